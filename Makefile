@@ -1,0 +1,62 @@
+# Everything runs in .venv, which `make` makes itself with plain python3 and pip.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-all check plain bounds kafka crash bench broker clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(STAMP) ## watch vectors learn from generated traffic (SECONDS=30 JSON=1 PORT=8080)
+	@$(BIN)/livevec demo $(if $(SECONDS),--seconds $(SECONDS)) $(if $(filter-out 0,$(JSON)),--json) $(if $(PORT),--port $(PORT))
+
+test: $(STAMP) ## the tests, Kafka's too where Java and Maven are there
+	@$(PYTEST) -m "not slow" $(ARGS)
+
+test-all: $(STAMP) ## every test, and the kernels again in plain Python and with bounds checks
+	@$(PYTEST) $(ARGS)
+	@$(MAKE) --no-print-directory plain bounds
+
+check: $(STAMP) ## format, lint, types and the guards of the house
+	@$(BIN)/ruff format --check --quiet . || { echo "check: expected formatted files; run: $(BIN)/ruff format ." >&2; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(PYTEST) tests/guards
+
+plain: $(STAMP) ## the kernels' tests without the JIT
+	@NUMBA_DISABLE_JIT=1 $(PYTEST) tests/kernels
+
+bounds: $(STAMP) ## the kernels' tests with bounds checks
+	@NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR="$(CURDIR)/.cache/bounds" $(PYTEST) tests/kernels
+
+kafka: $(STAMP) ## the tests against a real broker (LIVEVEC_TEST_BROKER=host:port names one)
+	@$(PYTEST) -m kafka $(ARGS)
+
+crash: $(STAMP) ## the tests that kill processes
+	@$(PYTEST) -m crash $(ARGS)
+
+bench: $(STAMP) ## measure; prints figures
+	@$(PYTEST) tests/bench -o python_files="bench_*.py" -s $(ARGS)
+
+broker: $(STAMP) ## a local Kafka to play with, until Ctrl-C (BROKER_PORT=9092)
+	@BROKER_PORT="$(BROKER_PORT)" $(BIN)/python -m deploy.broker.play
+
+clean: ## remove what make has made, .venv too
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+install: $(STAMP) ## only make .venv
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "livevec: expected Python 3.11 or newer, found no $(PYTHON): apt-get install python3 python3-venv" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "livevec: expected Python 3.11 or newer, found $$($(PYTHON) --version 2>&1); name another one: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "livevec: expected Python's venv and ensurepip, found none for $(PYTHON): apt-get install python3-venv" >&2; exit 1; }
+	@test -x $(BIN)/pip || { echo "making $(VENV) ..."; $(PYTHON) -m venv $(VENV); }
+	@echo "installing livevec and what it needs into $(VENV) (a minute or two) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@

@@ -1,0 +1,394 @@
+"""Session windows by inactivity gap over columns.
+
+What happens to a click, in this order: a time that cannot be believed is refused; the partition's
+watermark advances; every window that the watermark has passed closes; the click joins, opens or
+bridges windows, or is late; it takes its position among the window's clicks. Early emission gives
+each click its tile at once; otherwise a window's tiles are written when it closes.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import types
+
+from kernels.policy import kernel, part
+from kernels.table import find
+from kernels.tiles import TILES, add_neighbours, begin_tile, begin_tile_of
+from kernels.windows import (
+    AFTER,
+    AHEAD,
+    BEFORE,
+    CLOSED,
+    CLOSED_BY_IDLE,
+    DROPPED,
+    DUE,
+    END,
+    EVICTED,
+    F4,
+    FOREVER,
+    FREE_CLICK,
+    FROM,
+    HEAD,
+    HELD,
+    I8,
+    IDLE,
+    KEPT,
+    MERGED,
+    N_CLICKS,
+    NEVER,
+    NEXT,
+    OFFSET,
+    OPEN,
+    PARTITION,
+    RULES,
+    START,
+    TAIL,
+    TIME,
+    TRAINED,
+    U8,
+    WATERMARK,
+    WINDOWS,
+    closes_before,
+    due,
+    first_due,
+    free_window,
+    link,
+    open_window,
+    pull,
+    push,
+    unlink,
+)
+
+AGREEING = 20  # clicks in a row that lie ahead before the stream is believed to have moved
+
+# What became of a click.
+ACCEPTED, REPEAT, LATE, FUTURE, BOT = range(5)
+
+
+class Arrivals(NamedTuple):
+    """Clicks of one partition, in offset order."""
+
+    session_keys: np.ndarray  # uint64 (n,)
+    item_keys: np.ndarray  # uint64 (n,)
+    times: np.ndarray  # int64 (n,), milliseconds
+    offsets: np.ndarray  # int64 (n,)
+    weights: np.ndarray  # float32 (n,)
+
+
+ARRIVALS = types.NamedTuple((U8, U8, I8, I8, F4), Arrivals)
+
+
+@part
+def _new_click(s, arrivals, i, partition):
+    c = s.counters[FREE_CLICK]
+    if c >= 0:
+        s.counters[FREE_CLICK] = s.clicks[c, AFTER]
+    else:
+        c = s.counters[N_CLICKS]
+        s.counters[N_CLICKS] += 1
+    s.clicks[c, TIME] = arrivals.times[i]
+    s.clicks[c, FROM] = partition
+    s.clicks[c, OFFSET] = arrivals.offsets[i]
+    s.items[c] = arrivals.item_keys[i]
+    s.weights[c] = arrivals.weights[i]
+    return c
+
+
+@part
+def _emit(s, rules, w, tiles):
+    """Write the tiles of a window that closes, each pair once; False if there is no room."""
+    if tiles.items.shape[0] - tiles.used[0] < s.windows[w, KEPT]:
+        return False
+    c = s.windows[w, HEAD]
+    while c >= 0:
+        begin_tile_of(s, tiles, c)
+        add_neighbours(s, tiles, c, BEFORE, rules.window)
+        c = s.clicks[c, AFTER]
+    s.counters[HELD] -= s.windows[w, KEPT]
+    return True
+
+
+@part
+def _close(s, rules, w, tiles):
+    """Close a window; False, and nothing is done, if its tiles do not fit."""
+    if not rules.is_early and not _emit(s, rules, w, tiles):
+        return False
+    while s.windows[w, HEAD] >= 0:
+        unlink(s, w, s.windows[w, HEAD])
+    pull(s, w)
+    free_window(s, w)
+    return True
+
+
+@part
+def _close_behind(s, rules, partition, watermark, tiles, counter):
+    """Close every window of a partition that lies behind `watermark`; False if tiles are full."""
+    while True:
+        w = first_due(s, rules, partition)
+        if w < 0 or s.windows[w, DUE] >= watermark:
+            return True
+        if not _close(s, rules, w, tiles):
+            return False
+        s.counters[counter] += 1
+
+
+@part
+def _close_idle(s, rules, tiles):
+    """Let the slowest active partition's progress close the windows of idle ones."""
+    slowest = FOREVER
+    n_idle = 0
+    for p in range(s.partitions.shape[0]):
+        if s.partitions[p, IDLE]:
+            n_idle += 1
+        elif s.partitions[p, WATERMARK] < slowest:
+            slowest = s.partitions[p, WATERMARK]
+    if n_idle == 0 or slowest == FOREVER:
+        return True
+    for p in range(s.partitions.shape[0]):
+        if s.partitions[p, IDLE] and not _close_behind(s, rules, p, slowest, tiles, CLOSED_BY_IDLE):
+            return False
+    return True
+
+
+@part
+def _oldest(s, rules):
+    """Return the window that closes first, in the order of (close time, key), or -1."""
+    oldest = np.int64(-1)
+    for p in range(s.partitions.shape[0]):
+        w = first_due(s, rules, p)
+        if w >= 0 and (oldest < 0 or closes_before(s, w, oldest)):
+            oldest = w
+    return oldest
+
+
+@part
+def _is_future(s, rules, partition, time):
+    """Tell whether a click is too far ahead to be believed, and count those in a row."""
+    watermark = s.partitions[partition, WATERMARK]
+    if watermark == NEVER or time - watermark <= rules.max_jump:
+        s.partitions[partition, AHEAD] = 0
+        return False
+    s.partitions[partition, AHEAD] += 1
+    if s.partitions[partition, AHEAD] < AGREEING:
+        return True
+    s.partitions[partition, AHEAD] = 0
+    return False
+
+
+@part
+def _touching(s, rules, key, time, skip):
+    """Return the key's window, other than `skip`, within the gap of `time`, or -1."""
+    w = find(s.table_keys, s.table_slots, key)
+    while w >= 0:
+        if (
+            w != skip
+            and time >= s.windows[w, START] - rules.gap
+            and time <= s.windows[w, END] + rules.gap
+        ):
+            return w
+        w = s.windows[w, NEXT]
+    return w
+
+
+@part
+def _merge(s, a, b):
+    """Move the clicks of window `b`, which lies later, to the end of `a`; forget `b`."""
+    head, tail = s.windows[b, HEAD], s.windows[a, TAIL]
+    if head >= 0:
+        s.clicks[head, BEFORE] = tail
+        if tail >= 0:
+            s.clicks[tail, AFTER] = head
+        else:
+            s.windows[a, HEAD] = head
+        s.windows[a, TAIL] = s.windows[b, TAIL]
+    s.windows[a, END] = s.windows[b, END]
+    s.windows[a, KEPT] += s.windows[b, KEPT]
+    s.windows[a, TRAINED] += s.windows[b, TRAINED]
+    pull(s, b)
+    free_window(s, b)
+    s.counters[MERGED] += 1
+
+
+@part
+def _place(s, w, arrivals, i, partition):
+    """Return the click of `w` behind which click `i` belongs, or -1 for the front."""
+    time, offset = arrivals.times[i], arrivals.offsets[i]
+    at = s.windows[w, TAIL]
+    while at >= 0:
+        if s.clicks[at, TIME] != time:
+            later = s.clicks[at, TIME] > time
+        elif s.clicks[at, FROM] != partition:
+            later = s.clicks[at, FROM] > partition
+        else:
+            later = s.clicks[at, OFFSET] > offset
+        if not later:
+            return at
+        at = s.clicks[at, BEFORE]
+    return at
+
+
+@part
+def _drop_repeated_successor(s, rules, w, before, tiles):
+    """After a repeat has bridged two windows: the same item twice in a row keeps one position."""
+    after = s.clicks[before, AFTER]
+    if after < 0 or s.items[after] != s.items[before]:
+        return
+    if not rules.is_early:
+        begin_tile_of(s, tiles, after)
+        s.counters[HELD] -= 1
+    unlink(s, w, after)
+
+
+@part
+def _add_click(s, rules, w, arrivals, i, partition, tiles):
+    """Give click `i` its position in window `w`, unless it repeats a neighbour's item."""
+    before = _place(s, w, arrivals, i, partition)
+    after = s.windows[w, HEAD] if before < 0 else s.clicks[before, AFTER]
+    item = arrivals.item_keys[i]
+    if (before >= 0 and s.items[before] == item) or (after >= 0 and s.items[after] == item):
+        begin_tile(tiles, item, arrivals.weights[i], partition, arrivals.offsets[i])
+        if before >= 0 and s.items[before] == item:
+            _drop_repeated_successor(s, rules, w, before, tiles)
+        return REPEAT
+    c = _new_click(s, arrivals, i, partition)
+    link(s, w, c, before)
+    s.windows[w, TRAINED] += 1
+    if not rules.is_early:
+        s.counters[HELD] += 1
+        return ACCEPTED
+    begin_tile_of(s, tiles, c)
+    add_neighbours(s, tiles, c, BEFORE, rules.window)
+    add_neighbours(s, tiles, c, AFTER, rules.window)
+    while s.windows[w, KEPT] > rules.max_kept:
+        unlink(s, w, s.windows[w, HEAD])
+        s.counters[DROPPED] += 1
+    return ACCEPTED
+
+
+@part
+def _settle(s, rules, w, time, partition):
+    """Let window `w` reach `time` and belong to `partition`, in whose heap it waits."""
+    if time < s.windows[w, START]:
+        s.windows[w, START] = time
+    if time > s.windows[w, END]:
+        s.windows[w, END] = time
+    if s.windows[w, PARTITION] != partition:
+        pull(s, w)
+        s.windows[w, PARTITION] = partition
+        push(s, w, due(s, rules, w))
+
+
+@part
+def _arrive(s, rules, arrivals, i, partition, tiles):
+    """Put click `i` into its window; return what became of it."""
+    key, time = arrivals.session_keys[i], arrivals.times[i]
+    w = _touching(s, rules, key, time, np.int64(-1))
+    other = _touching(s, rules, key, time, w) if w >= 0 else np.int64(-1)
+    end = time
+    if w >= 0:
+        end = max(end, s.windows[w, END])
+    if other >= 0:
+        end = max(end, s.windows[other, END])
+    if end + rules.gap + rules.lateness < s.partitions[partition, WATERMARK]:
+        return LATE
+    if other >= 0:
+        if s.windows[other, START] < s.windows[w, START]:
+            w, other = other, w
+        _merge(s, w, other)
+    elif w < 0:
+        w = open_window(s, key, partition, time)
+        push(s, w, due(s, rules, w))
+    _settle(s, rules, w, time, partition)
+    if s.windows[w, TRAINED] >= rules.max_trained:
+        return BOT
+    return _add_click(s, rules, w, arrivals, i, partition, tiles)
+
+
+@part
+def _make_room(s, rules, tiles):
+    """Close the oldest window if one more would be too many; False if its tiles do not fit."""
+    if s.counters[OPEN] < rules.max_open:
+        return True
+    w = _oldest(s, rules)
+    if not _close(s, rules, w, tiles):
+        return False
+    s.counters[EVICTED] += 1
+    return True
+
+
+@part
+def _needs_window(s, rules, arrivals, i):
+    return _touching(s, rules, arrivals.session_keys[i], arrivals.times[i], np.int64(-1)) < 0
+
+
+@kernel(
+    types.int64(WINDOWS, RULES, ARRIVALS, types.int64, types.int64, types.u1[::1], TILES),
+    fastmath=False,
+)
+def extend(s, rules, arrivals, partition, begin, fates, tiles):
+    """Let clicks arrive, one by one: advance the watermark, close what it passed, place the click.
+
+    Parameters
+    ----------
+    s : Windows of arrays, written; room for one more window and click per arrival
+    rules : Rules of int64
+    arrivals : Arrivals of arrays (n,)
+    partition : int64, in [0, n_partitions), whose clicks these are
+    begin : int64, in [0, n], the first click to take
+    fates : uint8 (n,), what became of each click: ACCEPTED, REPEAT, LATE, FUTURE or BOT
+    tiles : Tiles of arrays (capacity,), appended to; rows from `used` on are overwritten
+
+    Returns
+    -------
+    int64, the first click not taken: n, or less when `tiles` is full and must be emptied first
+
+    Notes
+    -----
+    Taking a click twice is prevented by the caller; a click at which `tiles` was full has changed
+    nothing but the watermark, so that it is taken as if for the first time.
+    """
+    s.partitions[partition, IDLE] = 0
+    for i in range(begin, arrivals.times.shape[0]):
+        if tiles.items.shape[0] - tiles.used[0] < 2:
+            return i
+        time = arrivals.times[i]
+        if _is_future(s, rules, partition, time):
+            fates[i] = FUTURE
+            continue
+        watermark = time - rules.out_of_orderness
+        if watermark > s.partitions[partition, WATERMARK]:
+            s.partitions[partition, WATERMARK] = watermark
+        watermark = s.partitions[partition, WATERMARK]
+        if not _close_behind(s, rules, partition, watermark, tiles, CLOSED):
+            return i
+        if not _close_idle(s, rules, tiles):
+            return i
+        if _needs_window(s, rules, arrivals, i) and not _make_room(s, rules, tiles):
+            return i
+        if tiles.items.shape[0] - tiles.used[0] < 2:
+            return i
+        fates[i] = _arrive(s, rules, arrivals, i, partition, tiles)
+    return arrivals.times.shape[0]
+
+
+@kernel(types.boolean(WINDOWS, RULES, TILES), fastmath=False)
+def close_all(s, rules, tiles):
+    """Close every window, in the order of (close time, key), as a watermark of infinity does.
+
+    Parameters
+    ----------
+    s : Windows of arrays, written
+    rules : Rules of int64
+    tiles : Tiles of arrays (capacity,), appended to
+
+    Returns
+    -------
+    bool, whether all are closed; if not, `tiles` is full and must be emptied first
+    """
+    while True:
+        w = _oldest(s, rules)
+        if w < 0:
+            return True
+        if not _close(s, rules, w, tiles):
+            return False
+        s.counters[CLOSED] += 1

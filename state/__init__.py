@@ -1,0 +1,1 @@
+"""What survives a restart: rows, generations, index versions."""

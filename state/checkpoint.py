@@ -1,0 +1,154 @@
+"""Commit a generation in numbered steps; retain and collect."""
+
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from state import durable
+from state.durable import Part
+from state.errors import DamagedPointer
+from state.lease import Lineage, Tenure
+from state.manifest import FILE_NAME, GenerationName, Manifest, generations
+from state.offsets import Offsets
+from state.recovery import SUFFIX, Pointer, Recovered, read_pointer
+from state.sections import Sections
+
+_SECTION_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+
+
+class Checkpoints:
+    """The generations of a state directory, written under one tenure.
+
+    `adopt` comes first, once; then `commit`, by one thread at a time. `on_step` is told the
+    number of each step of a commit as it begins.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        tenure: Tenure,
+        retain: int,
+        on_step: Callable[[int], None] = lambda step: None,
+    ) -> None:
+        self._directory = directory
+        self._checkpoints = directory / "checkpoints"
+        self._tenure = tenure
+        self._retain = retain
+        self._on_step = on_step
+        self._newest: GenerationName | None = None
+        self._pointed: GenerationName | None = None
+        self._last_number: int | None = None
+
+    @property
+    def newest(self) -> GenerationName | None:
+        """The generation that the next one goes on from: committed by us, or restored."""
+        return self._newest
+
+    def adopt(self, recovered: Recovered | None) -> None:
+        """Take over the generations under our term, going on from `recovered`.
+
+        CURRENT is written again before anything else, so that from here on no line of an
+        older term is believed; then what crashes and older terms left behind is collected.
+        """
+        durable.make_directory(self._checkpoints)
+        self._last_number = _last_number(self._directory)
+        self._newest = None if recovered is None else recovered.name
+        self._point()
+        durable.collect_temporaries(self._checkpoints)
+        self._collect()
+
+    def commit(  # noqa: PLR0913 - each is one field of the manifest, by its name
+        self,
+        sections: Sections,
+        *,
+        offsets: Offsets,
+        fingerprint: Mapping[str, Any],
+        settings: Mapping[str, Any],
+        facts: Mapping[str, Any],
+        created_ms: int,
+    ) -> GenerationName:
+        """Make `sections` and `offsets` durable together, as the next generation.
+
+        1. write each part beside its final name   4. rename the directory into place
+        2. fsync it, before the next is encoded    5. point CURRENT at it
+        3. write and fsync the manifest            6. drop generations beyond `retain`
+
+        Blocks for the length of the writes; one part at a time is in memory twice. A crash
+        before 4 leaves the previous generation; from 4 on the new one is found and used, if
+        its parent is the current one and its term holds. A CURRENT that could not be written
+        is written by the next commit before its step 1; step 6 is repeated by it.
+
+        Raises `NoSpace` before step 4, leaving nothing behind, and `Superseded` when a newer
+        term exists: checked before steps 1, 4, 5 and 6.
+        """
+        assert self._last_number is not None, "adopt comes first"
+        self._tenure.check()
+        self._point()
+        self._last_number += 1
+        name = GenerationName(self._tenure.term, self._last_number)
+        manifest = Manifest(
+            name, self._newest, offsets, fingerprint, settings, facts, created_ms, parts=()
+        )
+        beside = self._checkpoints / f"{name}{durable.TEMPORARY}"
+        try:
+            self._stage(beside, sections, manifest)
+            self._on_step(4)
+            self._tenure.check()
+            durable.rename_directory(beside, self._checkpoints / str(name))
+        except BaseException:
+            durable.remove_tree(beside)
+            self._tenure.check()  # our successor may have collected what we were writing
+            raise
+        self._newest = name
+        self._on_step(5)
+        self._point()
+        self._on_step(6)
+        self._collect()
+        return name
+
+    def _stage(self, beside: Path, sections: Sections, manifest: Manifest) -> None:
+        self._on_step(1)
+        durable.make_directory(beside)
+        parts: list[Part] = []
+        for section_name, section in sections.items():
+            assert _SECTION_NAME.fullmatch(section_name), section_name
+            path = beside / f"{section_name}{SUFFIX}"
+            parts.append(durable.write_part(path, durable.encode_section(section)))
+            self._on_step(2)
+        self._on_step(3)
+        durable.write_part(beside / FILE_NAME, replace(manifest, parts=tuple(parts)).to_json())
+
+    def _point(self) -> None:
+        if self._newest is None or self._newest == self._pointed:
+            return
+        self._tenure.check()
+        line = f"{Pointer(self._newest, self._tenure.term)}\n"
+        durable.write(self._checkpoints / "CURRENT", line.encode())
+        self._pointed = self._newest
+
+    def _collect(self) -> None:
+        names = generations(self._checkpoints)
+        lineage = Lineage.read(self._directory)
+        kept = [name for name in names if not lineage.is_void(name)][-self._retain :]
+        for name in names:
+            if name not in kept:
+                self._tenure.check()
+                durable.remove_tree(self._checkpoints / str(name))
+
+
+def _last_number(directory: Path) -> int:
+    """Return the largest number that a generation ever had, as far as anything still tells."""
+    checkpoints = directory / "checkpoints"
+    numbers = [name.number for name in generations(checkpoints)]
+    for path in durable.entries(checkpoints):
+        with suppress(ValueError):
+            numbers.append(GenerationName.parse(path.stem).number)
+    bases = Lineage.read(directory).restored.values()
+    numbers += [base.number for base in bases if base is not None]
+    with suppress(DamagedPointer):
+        pointer = read_pointer(directory)
+        numbers += [] if pointer is None else [pointer.name.number]
+    return max(numbers, default=0)

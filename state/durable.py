@@ -1,0 +1,331 @@
+"""Write, fsync, rename, fsync the directory; checksummed reads. Nothing else writes files.
+
+Every name that a reader may look at appears by rename or by link, after its bytes are on the
+disk. What a crash leaves behind ends in `.tmp`, and is the owner's to collect.
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
+
+from state.errors import NoSpace, StateError
+from state.sections import Section
+
+Buffer = bytes | bytearray | memoryview
+
+TEMPORARY = ".tmp"
+_CHUNK_BYTES = 16 << 20
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NOT_NOW = (errno.EAGAIN, errno.EACCES)
+
+
+class Part(NamedTuple):
+    """One file of a directory, as the manifest beside it vouches for it."""
+
+    name: str
+    size: int
+    checksum: str
+
+
+def checksum(content: Buffer) -> str:
+    """Return the BLAKE2b-128 of `content`, in hex."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def write(path: Path, content: Buffer) -> None:
+    """Replace the file at `path` by `content`, so that a crash leaves the old file or the new one.
+
+    Raises `NoSpace` when the disk is full, leaving nothing behind.
+    """
+    beside = _beside(path)
+    with _failures(path):
+        try:
+            _create(beside, content)
+            os.replace(beside, path)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+        sync_directory(path.parent)
+
+
+def write_part(path: Path, content: Buffer) -> Part:
+    """Write `content` to `path` and fsync it; the caller renames the directory around it.
+
+    Raises `NoSpace` when the disk is full, leaving nothing behind.
+    """
+    with _failures(path):
+        try:
+            return _create(path, content)
+        except FileExistsError:
+            raise
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+
+def read_part(directory: Path, part: Part) -> bytes:
+    """Return the bytes of `part`, which are what the manifest says.
+
+    Raises `ValueError`, saying what was expected and found, when they are not; the caller
+    knows whose part it is and what to do.
+    """
+    content = read(directory / part.name)
+    if content is None:
+        message = f"part {part.name!r} of {part.size} bytes is missing"
+        raise ValueError(message)
+    if len(content) != part.size:
+        message = f"part {part.name!r} has {len(content)} bytes, manifest says {part.size}"
+        raise ValueError(message)
+    found = checksum(content)
+    if found != part.checksum:
+        message = f"part {part.name!r} has checksum {found}, manifest says {part.checksum}"
+        raise ValueError(message)
+    return content
+
+
+def read(path: Path) -> bytes | None:
+    """Return the bytes of the file at `path`; None when there is none.
+
+    Raises `ValueError` when the disk cannot read it, `StateError` when we may not.
+    """
+    with _failures(path):
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            message = f"file {path.name!r} cannot be read from the disk: {error.strerror}"
+            raise ValueError(message) from error
+
+
+def entries(directory: Path) -> list[Path]:
+    """Return what stands in `directory`, in order; nothing when it is absent."""
+    with _failures(directory):
+        return sorted(directory.iterdir()) if directory.exists() else []
+
+
+def encode_section(section: Section) -> bytes:
+    """Return `section` in the safetensors format, its values as JSON in the metadata.
+
+    The same section gives the same bytes. Raises `ValueError` for values that are not JSON.
+    """
+    values = json.dumps(section.values, allow_nan=False, ensure_ascii=False)
+    arrays = {name: np.asarray(array, order="C") for name, array in section.arrays.items()}
+    return save_arrays(arrays, metadata={"values": values})
+
+
+def decode_section(content: bytes) -> Section:
+    """Invert `encode_section`; the arrays are writable, C-contiguous and share nothing.
+
+    Raises `ValueError` when `content` is no section.
+    """
+    try:
+        arrays = load_arrays(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        values = json.loads(header["__metadata__"]["values"])
+    except (SafetensorError, LookupError, TypeError) as error:
+        message = f"expected a section in the safetensors format, found {error}"
+        raise ValueError(message) from error
+    owned = {name: np.require(arrays[name], requirements=["C", "W", "A"]) for name in arrays}
+    return Section(owned, values)
+
+
+def make_directory(path: Path) -> None:
+    """Make `path` and the directories above it, durably; nothing happens if it is there."""
+    with _failures(path):
+        missing = [p for p in (path, *path.parents) if not p.exists()]
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            message = f"{str(path)!r}: expected a directory, found a file; choose another path"
+            raise StateError(message) from error
+        for made in missing:
+            sync_directory(made.parent)
+
+
+def rename_directory(source: Path, target: Path) -> None:
+    """Move a directory of fsynced files into place, durably: it is there whole or not at all."""
+    with _failures(target):
+        sync_directory(source)
+        os.rename(source, target)
+        sync_directory(target.parent)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove the directory or file at `path`; a crash on the way leaves only a `.tmp`."""
+    with _failures(path):
+        doomed = path
+        if path.suffix != TEMPORARY:
+            doomed = _beside(path)
+            os.rename(path, doomed)
+            sync_directory(path.parent)
+        if doomed.is_dir():
+            shutil.rmtree(doomed)
+        else:
+            doomed.unlink(missing_ok=True)
+
+
+def collect_temporaries(directory: Path) -> None:
+    """Remove what crashes left behind in `directory`."""
+    for path in sorted(directory.glob("*" + TEMPORARY)):
+        remove_tree(path)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in the directory `path` durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def lock(path: Path) -> int | None:
+    """Lock the file at `path` for this process's life; None when a living process holds it.
+
+    Closing the returned descriptor unlocks. Raises `FileNotFoundError` when nothing is there.
+    """
+    with _failures(path, FileNotFoundError):
+        descriptor = os.open(path, os.O_RDWR)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno in _NOT_NOW:
+                return None
+            raise
+        return descriptor
+
+
+def create_locked(path: Path, content: bytes) -> int:
+    """Create the file at `path`, locked by us before anyone can see it; return its descriptor.
+
+    Raises `FileExistsError` when somebody else created it: of several callers one wins.
+    """
+    beside = _beside(path)
+    with _failures(path, FileExistsError):
+        descriptor = -1
+        try:
+            _create(beside, content)
+            descriptor = os.open(beside, os.O_RDWR)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.link(beside, path)
+            sync_directory(path.parent)
+        except BaseException:
+            if descriptor >= 0:
+                os.close(descriptor)
+            raise
+        finally:
+            beside.unlink(missing_ok=True)
+        return descriptor
+
+
+class AppendLog:
+    """A file that only grows, and is cut back to a committed length at a restore.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "letters"
+    >>> log = AppendLog(path)
+    >>> log.append(b"kept;")
+    >>> committed = log.sync()
+    >>> log.append(b"after the commit;")
+    >>> log.close()
+    >>> restored = AppendLog(path)
+    >>> restored.truncate_to(committed)
+    >>> path.read_bytes(), restored.sync()
+    (b'kept;', 5)
+    >>> restored.close()
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        make_directory(path.parent)
+        with _failures(path):
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+            sync_directory(path.parent)
+            self._length = os.fstat(self._descriptor).st_size
+
+    def append(self, content: bytes) -> None:
+        """Add `content` whole, or nothing: on a full disk what was begun is cut off again."""
+        with _failures(self._path):
+            try:
+                _write_all(self._descriptor, memoryview(content))
+            except OSError:
+                os.ftruncate(self._descriptor, self._length)
+                raise
+            self._length += len(content)
+
+    def sync(self) -> int:
+        """Make what was appended durable; return the length to commit."""
+        with _failures(self._path):
+            os.fsync(self._descriptor)
+        return self._length
+
+    def truncate_to(self, length: int) -> None:
+        """Cut off what lies beyond `length`; a shorter file (rotated away, say) is left alone."""
+        if length < self._length:
+            with _failures(self._path):
+                os.ftruncate(self._descriptor, length)
+                os.fsync(self._descriptor)
+            self._length = length
+
+    def close(self) -> None:
+        """Release the file; may be called again."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def _beside(path: Path) -> Path:
+    # A paused owner and its successor may both be writing this file: no shared name.
+    return path.with_name(f".{path.name}.{os.urandom(4).hex()}{TEMPORARY}")
+
+
+def _create(path: Path, content: Buffer) -> Part:
+    view = memoryview(content)
+    view = view.cast("B") if view.nbytes else memoryview(b"")
+    digest = hashlib.blake2b(digest_size=16)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        for start in range(0, len(view), _CHUNK_BYTES):
+            chunk = view[start : start + _CHUNK_BYTES]
+            digest.update(chunk)
+            _write_all(descriptor, chunk)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return Part(path.name, len(view), digest.hexdigest())
+
+
+def _write_all(descriptor: int, view: memoryview) -> None:
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+@contextmanager
+def _failures(path: Path, *expected: type[OSError]) -> Iterator[None]:
+    """Turn what the system refuses, but for what the caller expects, into one line."""
+    try:
+        yield
+    except expected:
+        raise
+    except OSError as error:
+        if error.errno in _FULL:
+            message = f"{str(path)!r}: no space left ({error.strerror}); free some on its disk"
+            raise NoSpace(message) from error
+        message = f"{str(path)!r}: {error.strerror}; check the path, its owner and permissions"
+        raise StateError(message) from error

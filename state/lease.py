@@ -1,0 +1,181 @@
+"""Who may write: the lock, the terms, and what a superseded term left behind.
+
+`terms/<n>` is created exclusively by each start and names the generation that it restored. A
+living process holds a lock on its term's file, from before the file can be seen: a start is
+refused while it lives, and not a moment longer.
+"""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from state import durable
+from state.errors import DamagedPointer, DirectoryTaken, Superseded
+from state.manifest import GenerationName, generations
+
+_TERM = re.compile(r"\d{4,}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """Which generations count: for each term, the generation that it restored."""
+
+    restored: Mapping[int, GenerationName | None]
+
+    @classmethod
+    def read(cls, directory: Path) -> Self:
+        """Read the terms of a state directory; raises `DamagedPointer` for one that is torn."""
+        return cls({term: _restored(directory, term) for term in terms(directory)})
+
+    @property
+    def newest_term(self) -> int:
+        """The newest term, 0 when there is none yet."""
+        return max(self.restored, default=0)
+
+    def is_void(self, name: GenerationName) -> bool:
+        """Return whether `name` lies outside the ancestry of the newest term.
+
+        A term's ancestry is what it wrote, then what it restored and the ancestry of that.
+        So whatever an older term wrote after the generation its successor restored is void,
+        whenever it arrives.
+
+        >>> taken_over = Lineage({1: None, 2: GenerationName(1, 7)})
+        >>> taken_over.is_void(GenerationName(1, 7)), taken_over.is_void(GenerationName(1, 8))
+        (False, True)
+        """
+        term = self.newest_term
+        while name.term < term and term in self.restored:
+            base = self.restored[term]
+            if base is None or name.term > base.term:
+                return True
+            if name.term == base.term:
+                return name.number > base.number
+            term = base.term
+        return False
+
+
+class Tenure:
+    """The right to write under one term, until a newer term exists."""
+
+    def __init__(self, directory: Path, term: int) -> None:
+        self._directory = directory
+        self.term = term
+
+    def check(self) -> None:
+        """Raise `Superseded` if a newer term exists."""
+        newest = max(terms(self._directory), default=0)
+        if newest > self.term:
+            message = (
+                f"term {self.term} of {str(self._directory)!r} is superseded by term {newest}; "
+                "nothing more is written, stop this process"
+            )
+            raise Superseded(message)
+
+
+class Hold:
+    """A state directory that no other living process may write to; `release` lets go."""
+
+    def __init__(self, directory: Path, next_term: int, descriptor: int | None) -> None:
+        self._directory = directory
+        self._next_term = next_term
+        self._descriptor = descriptor
+
+    def begin_term(self, restored: GenerationName | None) -> Tenure:
+        """Create the next term exclusively, naming the generation that it goes on from.
+
+        Its file is locked before it can be seen. Raises `DirectoryTaken` if another start
+        was quicker.
+        """
+        term = self._next_term
+        line = {"restored": None if restored is None else str(restored), "pid": os.getpid()}
+        content = json.dumps(line).encode() + b"\n"
+        try:
+            descriptor = durable.create_locked(_term_path(self._directory, term), content)
+        except FileExistsError as error:
+            raise DirectoryTaken(_taken(self._directory, term)) from error
+        self.release()
+        self._descriptor = descriptor
+        self._next_term = term + 1
+        return Tenure(self._directory, term)
+
+    def release(self) -> None:
+        """Let go of the directory; may be called again."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def hold(directory: Path) -> Hold:
+    """Take the state directory, making it if it is absent; never waits.
+
+    Of several first starts, which find no term to lock, `begin_term` lets one through. Raises
+    `DirectoryTaken` while a living process holds the directory, and only then.
+    """
+    durable.make_directory(directory / "terms")
+    while True:
+        newest = max(terms(directory), default=0)
+        if newest == 0:
+            return Hold(directory, _newest_writer(directory) + 1, None)
+        descriptor = durable.lock(_term_path(directory, newest))
+        if descriptor is None:
+            raise DirectoryTaken(_taken(directory, newest))
+        if max(terms(directory)) == newest:
+            return Hold(directory, newest + 1, descriptor)
+        os.close(descriptor)  # a newer term came between the look and the lock
+
+
+def terms(directory: Path) -> list[int]:
+    """Return the terms that were begun in a state directory, in order."""
+    names = (path.name for path in durable.entries(directory / "terms"))
+    return sorted(int(name) for name in names if _TERM.fullmatch(name))
+
+
+def _term_path(directory: Path, term: int) -> Path:
+    return directory / "terms" / f"{term:04d}"
+
+
+def _newest_writer(directory: Path) -> int:
+    # Where terms/ was lost, terms count on from the generations, so that none comes twice.
+    written = generations(directory / "checkpoints")
+    return max((name.term for name in written), default=0)
+
+
+def _taken(directory: Path, term: int) -> str:
+    pid = _line(directory, term).get("pid")
+    return (
+        f"{str(directory)!r} is held by a living process, term {term}, pid {pid}; "
+        "stop that one first, or choose another state directory"
+    )
+
+
+def _restored(directory: Path, term: int) -> GenerationName | None:
+    try:
+        named = _line(directory, term)["restored"]
+        base = None if named is None else GenerationName.parse(str(named))
+    except (KeyError, ValueError) as error:
+        raise DamagedPointer(_torn(directory, term)) from error
+    if base is not None and base.term >= term:
+        raise DamagedPointer(_torn(directory, term))
+    return base
+
+
+def _torn(directory: Path, term: int) -> str:
+    path = _term_path(directory, term)
+    return (
+        f"{str(path)!r}: expected JSON with the generation that term {term} restored, found "
+        f'{(durable.read(path) or b"")[:80]!r}; write {{"restored": "<generation>"}} into it: '
+        "the parent in the manifest of the first generation of the term, or null"
+    )
+
+
+def _line(directory: Path, term: int) -> dict[str, object]:
+    content = durable.read(_term_path(directory, term))
+    try:
+        line = json.loads(content or b"")
+    except ValueError:
+        return {}
+    return line if isinstance(line, dict) else {}

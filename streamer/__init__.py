@@ -1,0 +1,1 @@
+"""The stream and the process: sources, windows, training, publishing, serving."""

@@ -1,0 +1,5 @@
+"""`python -m streamer` is `livevec`."""
+
+from streamer.cli import main
+
+main()

@@ -1,0 +1,130 @@
+"""Commands and exit codes; no logic."""
+
+import importlib.metadata
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from state.errors import StateError
+from streamer import config as settings
+from streamer import demo as demonstration
+from streamer.clock import SystemClock
+from streamer.config import Config
+from streamer.daemon import Daemon, stop_on_signals
+from streamer.errors import BrokerError, ConfigError, DeadLetterLimit
+from streamer.logs import configure_logs, kernel_progress
+from streamer.serving.app import serve as serve_queries
+from streamer.sources.opening import open_source
+
+EXIT_CONFIG, EXIT_BROKER, EXIT_STATE, EXIT_DEAD_LETTERS, EXIT_BUG = 2, 3, 4, 5, 70
+
+app = typer.Typer(
+    name="livevec",
+    help="Item embeddings that learn from live clicks and are never stale.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="TOML file with the settings; see the README."),
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print the summary as one JSON object, as the last line.")
+]
+
+
+@app.command()
+def run(
+    config: ConfigFile = None,
+    generation: Annotated[
+        int | None, typer.Option(help="Go on from this generation instead of the newest.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Learn from the configured source until it ends or a SIGTERM comes."""
+    loaded = settings.load(config)
+    configure_logs(loaded.log)
+    clock = SystemClock()
+    daemon = Daemon(
+        loaded,
+        open_source(loaded, clock),
+        clock,
+        generation=generation,
+        on_progress=kernel_progress(sys.stderr),
+    )
+    stop_on_signals(daemon.stop)
+    summary = daemon.run()
+    print(json.dumps(summary) if as_json else _as_table(summary))
+
+
+@app.command()
+def serve(config: ConfigFile = None) -> None:
+    """Answer queries over HTTP from the versions that a daemon publishes."""
+    loaded = settings.load(config)
+    configure_logs(loaded.log)
+    raise typer.Exit(serve_queries(loaded))
+
+
+@app.command()
+def demo(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the query service.")] = 8080,
+    seconds: Annotated[
+        float | None, typer.Option(min=0.1, help="End by itself, so long after the first click.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Watch vectors learn from generated traffic: no Kafka, no configuration, no internet."""
+    summary = demonstration.run(port, seconds, is_quiet=as_json)
+    print(json.dumps(summary) if as_json else _as_table(summary))
+
+
+@app.command("check-config")
+def check_config(config: ConfigFile = None) -> None:
+    """Print the effective settings, or every fault in them."""
+    loaded: Config = settings.load(config)
+    print(json.dumps(loaded.model_dump(mode="json"), indent=2))
+
+
+@app.command()
+def version() -> None:
+    """Print the version of livevec."""
+    print(importlib.metadata.version("livevec"))
+
+
+def main() -> None:
+    """Run a command; every expected error is one line and an exit code."""
+    try:
+        app(standalone_mode=True)
+    except ConfigError as error:
+        _fail(EXIT_CONFIG, *error.faults)
+    except BrokerError as error:
+        _fail(EXIT_BROKER, str(error))
+    except StateError as error:
+        _fail(EXIT_STATE, str(error))
+    except DeadLetterLimit as error:
+        _fail(EXIT_DEAD_LETTERS, str(error))
+
+
+def _fail(code: int, *lines: str) -> None:
+    for line in lines:
+        print(f"livevec: {line}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _as_table(summary: dict[str, Any]) -> str:
+    width = max(len(name) for name in summary)
+    shown: Callable[[Any], str] = lambda value: (
+        ", ".join(f"{key} {n:,}" if isinstance(n, int) else f"{key} {n}" for key, n in value.items())
+        or "none"
+        if isinstance(value, dict)
+        else f"{value:,}"
+        if isinstance(value, int)
+        else str(value)
+    )
+    return "\n".join(f"{name:<{width}}  {shown(value)}" for name, value in summary.items())

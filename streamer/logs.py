@@ -1,0 +1,47 @@
+"""Structured log lines on standard error, and progress for people who wait."""
+
+import logging
+import sys
+from collections.abc import Callable
+from typing import TextIO
+
+import structlog
+
+from streamer.config import Log
+
+
+def configure_logs(settings: Log) -> None:
+    """Send every log line of this process to standard error, for people or as JSON."""
+    level = getattr(logging, settings.level.upper())
+    is_json = settings.format == "json"
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer()
+        if is_json
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    shared: list[structlog.typing.Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if is_json:
+        shared.append(structlog.processors.format_exc_info)
+    structlog.configure(
+        processors=[*shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(name)s: %(message)s")
+
+
+def kernel_progress(stream: TextIO) -> Callable[[int, int, str], None]:
+    """Return a callback that shows which kernel is being compiled, on one line at a terminal."""
+
+    def show(done: int, total: int, name: str) -> None:
+        line = f"compiling kernels {done + 1}/{total}: {name}"
+        if stream.isatty():
+            stream.write(f"\r\x1b[K{line}" + ("\r\x1b[K" if done + 1 == total else ""))
+        else:
+            stream.write(f"{line}\n")
+        stream.flush()
+
+    return show

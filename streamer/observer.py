@@ -1,0 +1,67 @@
+"""What the daemon's metrics say of a batch, a commit and a version."""
+
+from prometheus_client import Counter
+
+from streamer.metrics import DaemonMetrics
+from streamer.pipeline import Pipeline
+from streamer.publishing.publisher import Committed, Published, Publisher
+
+
+class Observer:
+    """Carries counts of the space over to counters of this process.
+
+    What a restored generation has counted already is not counted again.
+    """
+
+    def __init__(self, metrics: DaemonMetrics, pipeline: Pipeline) -> None:
+        self._metrics = metrics
+        self._pipeline = pipeline
+        self._seen = {(name, label): n for _, name, label, n in self._totals()}
+
+    def batch(self, publisher: Publisher, lag: int | None) -> None:
+        """Take over the counts after a batch."""
+        metrics, pipeline = self._metrics, self._pipeline
+        for counter, name, label, total in self._totals():
+            counter.inc(total - self._seen.get((name, label), 0))
+            self._seen[name, label] = total
+        metrics.clicks_held.set(pipeline.windows.held)
+        metrics.items.set(len(pipeline.store))
+        metrics.max_items.set(pipeline.store.settings.max_items)
+        metrics.windows_open.set(len(pipeline.windows))
+        metrics.uncommitted.set(publisher.uncommitted)
+        if lag is not None:
+            metrics.lag.set(lag)
+        for partition, time_ms in pipeline.watermarks.event_times_ms().items():
+            metrics.watermark.labels(partition.topic, partition.index).set(time_ms / 1000)
+
+    def commit(self, committed: Committed, now_ms: int) -> None:
+        """Take over what a commit was."""
+        self._metrics.generation.set(committed.name.number)
+        self._metrics.committed.set(now_ms / 1000)
+        self._metrics.commit_seconds.observe(committed.seconds)
+
+    def version(self, published: Published, now_ms: int) -> None:
+        """Take over what a version is."""
+        self._metrics.version.set(published.name.number)
+        self._metrics.published.set(now_ms / 1000)
+        self._metrics.build_seconds.observe(published.seconds)
+        for kind, built in published.built.items():
+            for queries, recall in built.recall.items():
+                self._metrics.recall.labels(kind, queries).set(recall)
+
+    def _totals(self) -> list[tuple[Counter, str, str, int]]:
+        """Return (counter, its name, its label, what the space has counted) of every counter."""
+        metrics, ledger = self._metrics, self._pipeline.ledger
+        totals = [
+            (metrics.clicks_read, "read", "", ledger.read),
+            (metrics.clicks_applied, "applied", "", ledger.applied),
+            (metrics.pairs, "pairs", "", ledger.pairs),
+            (metrics.reset, "reset", "", self._pipeline.store.n_reset),
+        ]
+        for name, counter, by_label in (
+            ("filtered", metrics.clicks_filtered, ledger.filtered),
+            ("dead", metrics.clicks_dead_lettered, ledger.dead_lettered),
+            ("windows", metrics.windows, self._pipeline.windows.counts()),
+        ):
+            totals += [(counter.labels(label), name, label, n) for label, n in by_label.items()]
+        return totals

@@ -1,0 +1,208 @@
+"""The stages composed; `step()` advances them once and returns what it did."""
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels import sessions as fate
+from kernels.sessions import Arrivals
+from kernels.tiles import Tiles
+from kernels.vocabulary import COLLISION, FULL, Ids
+from state.offsets import Offsets
+from state.sections import Section, Sections
+from state.store import Store, StoreSettings
+from streamer.clock import Clock
+from streamer.config import Config
+from streamer.ledger import Ledger
+from streamer.publishing.publisher import Cut
+from streamer.sources.clicks import ClickBatch, DeadLetter
+from streamer.sources.contract import Source
+from streamer.sources.dead_letters import DeadLetters
+from streamer.training.trainer import Trainer
+from streamer.windows.sessions import SessionWindows
+from streamer.windows.watermark import Watermarks
+
+# One batch is about 0.1 s of training: long enough to hide its fixed cost, short enough that a
+# signal, a commit or a poll is never far away.
+MAX_BATCH = 16_384
+
+
+class Pipeline:
+    """Clicks from a source through windows and training into a store.
+
+    Built from the sections of a generation; from none, it is the start of a new space
+    (resume-is-start). Everything happens on the calling thread.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        dead_letters: DeadLetters,
+        clock: Clock,
+        *,
+        sections: Sections,
+        offsets: Offsets,
+        space_id: str,
+    ) -> None:
+        self._config = config
+        self._dead_letters = dead_letters
+        self._clock = clock
+        self.offsets = offsets
+        self.store = Store(_store_settings(config), sections, space_id)
+        self.ledger = Ledger(sections.get("ledger", Section()))
+        self.watermarks = Watermarks(sections.get("watermarks", Section()))
+        self.windows = SessionWindows(
+            config.sessions,
+            config.training.window,
+            self.watermarks,
+            sections.get("windows", Section()),
+        )
+        self._trainer = Trainer(config.training, self.store)
+
+    @property
+    def clicks(self) -> int:
+        """Clicks read since the space began."""
+        return self.ledger.read
+
+    @property
+    def missing(self) -> int:
+        """Clicks that were read and are nowhere; anything but 0 is a bug (nothing-vanishes)."""
+        return self.ledger.missing(self.windows.held)
+
+    def step(self, source: Source, timeout_seconds: float, max_clicks: int = MAX_BATCH) -> int:
+        """Poll once and apply what came; return the number of records read.
+
+        Blocks for at most the timeout and the training of one batch. After an error nothing of
+        this object may be committed.
+        """
+        batch = source.poll(timeout_seconds, max_clicks)
+        now = self._clock.monotonic()
+        quiet = [p for p in source.caught_up() if batch is None or p != batch.partition]
+        self.watermarks.idle_for(quiet, now, self._config.sessions.idle_timeout_seconds)
+        if batch is None:
+            return 0
+        self.watermarks.declare_idle(p for p in source.ended() if p != batch.partition)
+        self.apply(batch)
+        return batch.n_read
+
+    def apply(self, batch: ClickBatch) -> None:
+        """Apply one batch: count it, place its clicks, train their tiles, advance the offsets.
+
+        Raises `DeadLetterLimit` when too many clicks were unusable.
+        """
+        self.ledger.read += batch.n_read
+        self._bury(batch.dead_letters)
+        for reason, n in batch.filtered.items():
+            self.ledger.filter(reason, n)
+        partition = self.watermarks.index_of(batch.partition)
+        ids = Ids(batch.item_keys, batch.item_starts, batch.item_lengths, batch.buffer)
+        begin = 0
+        while begin < len(batch):
+            begin += self._apply_from(batch, ids, partition, begin)
+        self.offsets = self.offsets.advance(batch.partition, batch.next_offset)
+
+    def finish(self) -> None:
+        """Close every window, as the end of the last source does: nothing is held any more.
+
+        Watermarks stay where they are, so that clicks which are appended later are not late.
+        """
+        for span in self.windows.close_all():
+            self._train(span.tiles)
+
+    def cut(self) -> Cut:
+        """Return copies of the whole state between two clicks (together)."""
+        sections = {
+            **self.store.snapshot(),
+            "ledger": self.ledger.snapshot(),
+            "watermarks": self.watermarks.snapshot(),
+            "windows": self.windows.snapshot(),
+        }
+        facts = {
+            "space_id": self.store.space_id,
+            "accepted": self.store.accepted,
+            "items": len(self.store),
+            "ledger": self.ledger.counts(self.windows.held),
+            "event_times_ms": [
+                [partition.topic, partition.index, time]
+                for partition, time in self.watermarks.event_times_ms().items()
+            ],
+            "dead_letters_bytes": self._dead_letters.sync(),
+        }
+        return Cut(sections, self.offsets, facts, self.clicks)
+
+    def _apply_from(self, batch: ClickBatch, ids: Ids, partition: int, begin: int) -> int:
+        """Apply the clicks from `begin` on for which there surely is room; return how many."""
+        rest = _slice(ids, slice(begin, None))
+        rows = self.store.vocabulary.look_up(rest)
+        n = self.store.vocabulary.room_for(rest, rows)
+        rows = rows[:n]
+        self.ledger.filter("hash_collision", int((rows == COLLISION).sum()))
+        self.ledger.filter("store_full", int((rows == FULL).sum()))
+        taken = begin + np.flatnonzero((rows != COLLISION) & (rows != FULL))
+        arrivals = Arrivals(
+            batch.session_keys[taken],
+            batch.item_keys[taken],
+            batch.event_times_ms[taken],
+            batch.offsets[taken],
+            batch.weights[taken],
+        )
+        fates = np.empty(len(taken), np.uint8)
+        for span in self.windows.arrive(arrivals, partition, fates):
+            self._settle(batch, ids, taken[span.begin : span.end], fates[span.begin : span.end])
+            self._train(span.tiles)
+        return n
+
+    def _settle(
+        self,
+        batch: ClickBatch,
+        ids: Ids,
+        clicks: NDArray[np.intp],
+        fates: NDArray[np.uint8],
+    ) -> None:
+        """Give the items of accepted clicks their rows; count and bury the others."""
+        self.ledger.filter("late", int((fates == fate.LATE).sum()))
+        self.ledger.filter("bot", int((fates == fate.BOT).sum()))
+        self._bury(
+            [self._future(batch, int(click)) for click in clicks[fates == fate.FUTURE]],
+        )
+        accepted = clicks[(fates == fate.ACCEPTED) | (fates == fate.REPEAT)]
+        self._trainer.admit(_slice(ids, accepted))
+
+    def _train(self, tiles: Tiles) -> None:
+        self.ledger.pairs += self._trainer.train(tiles, self.watermarks.keys)
+        self.ledger.applied += int(tiles.used[0])
+
+    def _bury(self, letters: Iterable[DeadLetter]) -> None:
+        letters = list(letters)
+        if not letters:
+            return
+        self._dead_letters.append(letters)
+        self.ledger.dead_lettered.update(letter.reason for letter in letters)
+        self._dead_letters.check(self.ledger.dead_lettered.total(), self.ledger.read)
+
+    def _future(self, batch: ClickBatch, click: int) -> DeadLetter:
+        start = batch.record_starts[click]
+        limit = self._config.sessions.max_jump_seconds
+        return DeadLetter(
+            batch.partition,
+            int(batch.offsets[click]),
+            "future",
+            f"event time {batch.event_times_ms[click]} ms is over {limit:.0f} s ahead of its partition",
+            batch.buffer[start : start + batch.record_lengths[click]].tobytes(),
+        )
+
+
+def _slice(ids: Ids, which: slice | NDArray[np.intp]) -> Ids:
+    return Ids(ids.keys[which], ids.starts[which], ids.lengths[which], ids.data)
+
+
+def _store_settings(config: Config) -> StoreSettings:
+    return StoreSettings(
+        dim=config.training.dim,
+        max_items=config.store.max_items,
+        n_shards=config.store.n_shards,
+        seed=config.training.seed,
+        noise_table_size=config.training.noise_table_size,
+        half_lives=config.training.popularity_half_lives,
+    )

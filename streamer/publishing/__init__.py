@@ -1,0 +1,1 @@
+"""Generations and index versions on their way out."""

@@ -1,0 +1,258 @@
+"""When to commit, build and publish; runs beside the stream, never in it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import structlog
+
+from state import index, recovery
+from state.checkpoint import Checkpoints
+from state.errors import DamagedCheckpoint, NoSpace
+from state.index import BuiltIndex, IndexSettings
+from state.manifest import GenerationName
+from state.offsets import Offsets
+from state.publication import Publications, VersionName
+from state.sections import Sections
+from streamer.clock import Clock
+from streamer.config import Config
+from streamer.deadline import Deadline
+from streamer.publishing.beside import Beside
+
+log = structlog.get_logger()
+
+RETRY_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The state between two clicks, as copies that later clicks cannot touch."""
+
+    sections: Sections
+    offsets: Offsets
+    facts: dict[str, Any]
+    clicks: int
+
+
+class Stream(Protocol):
+    """What the publisher asks of the stream, on the stream's thread."""
+
+    @property
+    def clicks(self) -> int:
+        """Clicks read since the space began."""
+
+    def cut(self) -> Cut:
+        """Return the state as it stands; blocks for the length of the copy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A generation that is durable."""
+
+    name: GenerationName
+    offsets: Offsets
+    clicks: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A version that query services can open."""
+
+    name: VersionName
+    generation: GenerationName
+    built: dict[str, BuiltIndex]
+    n_items: int
+    clicks: int
+    seconds: float
+
+
+class Publisher:
+    """Commits generations and publishes index versions while the stream goes on.
+
+    `tick` and `finish` are called on the stream's thread; errors of the work beside it are
+    raised there. `committed` and `published` are the newest of this process, or what it restored.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        stream: Stream,
+        checkpoints: Checkpoints,
+        publications: Publications,
+        clock: Clock,
+    ) -> None:
+        self._config = config
+        self._stream = stream
+        self._checkpoints = checkpoints
+        self._publications = publications
+        self._clock = clock
+        self._writer: Beside[Committed] = Beside("livevec-writer")
+        self._builder: Beside[Published] = Beside("livevec-builder")
+        self._cut_at = self._built_at = clock.monotonic()
+        self._cut_clicks = self._committed_clicks = stream.clicks
+        self._not_before = 0.0
+        self.committed: Committed | None = None
+        self.published: Published | None = None
+        self.on_commit: Callable[[Committed], None] = lambda committed: None
+        self.on_publish: Callable[[Published], None] = lambda published: None
+
+    @property
+    def uncommitted(self) -> int:
+        """Clicks read that a crash would have to read again."""
+        return self._stream.clicks - self._committed_clicks
+
+    @property
+    def must_wait(self) -> bool:
+        """Whether reading must pause, so that the source's retention is never outrun."""
+        return self.uncommitted >= self._config.checkpoint.max_uncommitted
+
+    def tick(self) -> None:
+        """Take what is finished, begin what is due; never blocks longer than a copy."""
+        self._take_commit(0.0)
+        self._take_build(0.0)
+        if not self._writer.is_busy and self._is_commit_due():
+            self._start_commit()
+        if not self._builder.is_busy and self._is_build_due():
+            self._start_build()
+
+    def finish(self, deadline: Deadline, *, publish: bool) -> None:
+        """Commit what is not committed, and publish it, before the deadline.
+
+        Called when the stream stands still. Raises `NoSpace` when the disk is still full.
+        """
+        self._take_commit(deadline.seconds_left())
+        if self.uncommitted or self._checkpoints.newest is None:
+            self._start_commit()
+            committed = self._writer.take(deadline.seconds_left())
+            if committed is not None:
+                self._note_commit(committed)
+        if not publish:
+            return
+        self._take_build(deadline.seconds_left())
+        newest = self._checkpoints.newest
+        if newest is not None and newest != self._published_generation():
+            self._start_build()
+            self._take_build(deadline.seconds_left())
+
+    def _is_commit_due(self) -> bool:
+        settings, now = self._config.checkpoint, self._clock.monotonic()
+        behind = self._stream.clicks - self._cut_clicks
+        if not behind or now < self._not_before:
+            return False
+        return now - self._cut_at >= settings.interval_seconds or behind >= settings.every_clicks
+
+    def _is_build_due(self) -> bool:
+        newest, settings = self._checkpoints.newest, self._config.index
+        if newest is None or newest == self._published_generation():
+            return False
+        now = self._clock.monotonic()
+        if now < self._not_before:
+            return False
+        if self.published is None:
+            return True
+        behind = self._committed_clicks - self.published.clicks
+        return (
+            now - self._built_at >= settings.interval_seconds or behind >= settings.every_clicks
+        )
+
+    def _published_generation(self) -> GenerationName | None:
+        return None if self.published is None else self.published.generation
+
+    def _start_commit(self) -> None:
+        started = self._clock.monotonic()
+        cut = self._stream.cut()
+        self._cut_at, self._cut_clicks = started, cut.clicks
+        self._writer.start(lambda: self._commit(cut, started))
+
+    def _commit(self, cut: Cut, started: float) -> Committed:
+        name = self._checkpoints.commit(
+            cut.sections,
+            offsets=cut.offsets,
+            fingerprint=self._config.fingerprint(),
+            settings=self._config.model_dump(mode="json"),
+            facts=cut.facts,
+            created_ms=self._clock.now_ms(),
+        )
+        return Committed(name, cut.offsets, cut.clicks, self._clock.monotonic() - started)
+
+    def _take_commit(self, timeout_seconds: float) -> None:
+        try:
+            committed = self._writer.take(timeout_seconds)
+        except NoSpace as error:
+            log.error("commit_failed", error=str(error), retry_seconds=RETRY_SECONDS)
+            self._cut_clicks = self._committed_clicks
+            self._not_before = self._clock.monotonic() + RETRY_SECONDS
+            return
+        if committed is not None:
+            self._note_commit(committed)
+
+    def _note_commit(self, committed: Committed) -> None:
+        self.committed = committed
+        self._committed_clicks = committed.clicks
+        log.info(
+            "generation_committed",
+            generation=str(committed.name),
+            clicks=committed.clicks,
+            seconds=round(committed.seconds, 3),
+        )
+        self.on_commit(committed)
+
+    def _start_build(self) -> None:
+        self._built_at = self._clock.monotonic()
+        self._builder.start(self._build)
+
+    def _build(self) -> Published:
+        started = self._clock.monotonic()
+        generation = self._load_newest(self._config.store.directory)
+        settings = self._config.index
+        items = index.published_items(generation.sections)
+        built = index.build(
+            items,
+            IndexSettings(
+                kinds=settings.kinds,
+                recall_target=settings.recall_target,
+                lsh_bits=settings.lsh_bits,
+                min_rows=settings.min_rows,
+                seed=self._config.training.seed,
+            ),
+        )
+        name = self._publications.publish(
+            generation.manifest, items, built, self._clock.now_ms()
+        )
+        seconds = self._clock.monotonic() - started
+        clicks = int(generation.manifest.facts["ledger"]["clicks"])
+        return Published(name, generation.name, built, len(items), clicks, seconds)
+
+    def _load_newest(self, directory: Path) -> recovery.Recovered:
+        """Load the newest generation; while commits come fast, one may be collected under us."""
+        while True:
+            name = self._checkpoints.newest
+            assert name is not None
+            try:
+                return recovery.load(directory, name)
+            except DamagedCheckpoint:
+                if name == self._checkpoints.newest:
+                    raise
+
+    def _take_build(self, timeout_seconds: float) -> None:
+        try:
+            published = self._builder.take(timeout_seconds)
+        except NoSpace as error:
+            log.error("publish_failed", error=str(error), retry_seconds=RETRY_SECONDS)
+            self._not_before = self._clock.monotonic() + RETRY_SECONDS
+            return
+        if published is None:
+            return
+        self.published = published
+        log.info(
+            "version_published",
+            version=str(published.name),
+            generation=str(published.generation),
+            items=published.n_items,
+            seconds=round(published.seconds, 3),
+            **{f"recall_{kind}": round(one.recall["click_weighted"], 4)
+               for kind, one in published.built.items()},
+        )
+        self.on_publish(published)

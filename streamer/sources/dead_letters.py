@@ -1,0 +1,81 @@
+"""Where unusable clicks go, and the limit after which we stop."""
+
+import base64
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from state.durable import AppendLog
+from streamer.errors import DeadLetterLimit
+from streamer.sources.clicks import DeadLetter
+
+
+class DeadLetters:
+    """One JSON line for each unusable click, in a file that is cut back with the state.
+
+    A restart replays the clicks behind the generation it restores, and would write their dead
+    letters again: `truncate_to` the length that the generation's manifest states comes first.
+    """
+
+    def __init__(self, path: Path, max_count: int, max_share: float) -> None:
+        self._path = path
+        self._max_count = max_count
+        self._max_share = max_share
+        self._last: DeadLetter | None = None
+        self._log = AppendLog(path)
+
+    def append(self, letters: Iterable[DeadLetter]) -> None:
+        """Add a line for each letter; durable after the next `sync`."""
+        lines = bytearray()
+        for letter in letters:
+            lines += _line(letter)
+            self._last = letter
+        if lines:
+            self._log.append(bytes(lines))
+
+    def sync(self) -> int:
+        """Make what was appended durable; return the length, for the manifest."""
+        return self._log.sync()
+
+    def truncate_to(self, length: int) -> None:
+        """Forget what lies beyond `length`; called at a restore, before the first append."""
+        self._log.truncate_to(length)
+
+    def check(self, n_dead: int, n_read: int) -> None:
+        """Raise `DeadLetterLimit` if `n_dead` of `n_read` clicks are more than is tolerated.
+
+        Both limits must be passed: the count, so that one bad click among the first few is
+        nothing, and the share, so that a long life is not ended by a few bad clicks a day.
+        """
+        if n_dead <= self._max_count or n_dead <= self._max_share * n_read:
+            return
+        last = ""
+        if self._last is not None:
+            place = f"{self._last.partition} offset {self._last.offset}"
+            last = f"; the last is {self._last.reason} at {place}: {self._last.detail}"
+        msg = (
+            f"dead letters: expected at most {self._max_count} or {self._max_share:g} of the"
+            f" clicks, found {n_dead} of {n_read}{last}; see {str(self._path)!r}, then mend the"
+            " producer or [clicks], or raise clicks.max_dead_letters"
+        )
+        raise DeadLetterLimit(msg)
+
+    def close(self) -> None:
+        """Release the file. Idempotent."""
+        self._log.close()
+
+
+def _line(letter: DeadLetter) -> bytes:
+    line: dict[str, str | int] = {
+        "topic": letter.partition.topic,
+        "partition": letter.partition.index,
+        "offset": letter.offset,
+        "reason": letter.reason,
+        "detail": letter.detail,
+    }
+    try:
+        line["raw"] = letter.raw.decode()
+    except UnicodeDecodeError:
+        line["raw_base64"] = base64.b64encode(letter.raw).decode()
+    return msgspec.json.encode(line) + b"\n"

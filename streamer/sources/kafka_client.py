@@ -1,0 +1,214 @@
+"""How kafka-python is used: its settings, one clear error at the start, offsets for dashboards."""
+
+import difflib
+import logging
+import re
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+from kafka import KafkaConsumer
+from kafka.errors import KafkaConfigurationError, KafkaError
+
+from streamer.config import KafkaSource
+from streamer.errors import BrokerError, ConfigError, StreamError
+
+log = structlog.get_logger()
+
+DEFAULTS: dict[str, Any] = {
+    # About 80 ms of kafka-python's time per partition and fetch.
+    "max_partition_fetch_bytes": 1 << 20,
+    "fetch_max_bytes": 16 << 20,
+    "max_poll_records": 5000,
+    # 30 s by default, which a broker that is back would wait for.
+    "reconnect_backoff_max_ms": 1000,
+    "metrics_enabled": False,
+}
+
+# What the source decides itself, and why a setting of the client cannot.
+OWNED: dict[str, Any] = {
+    "bootstrap_servers": "is source.kafka.bootstrap_servers",
+    "group_id": "is source.kafka.group_id",
+    "group_instance_id": "has no use: partitions are assigned by livevec itself",
+    "bootstrap_timeout_ms": "is source.kafka.connect_timeout_seconds",
+    "auto_offset_reset": "has no use: positions are the manifest's, never reset",
+    "enable_auto_commit": "has no use: what is committed is the manifest's",
+    "isolation_level": "is read_committed: an aborted click is no click",
+    "allow_auto_create_topics": "is off: a misspelt topic is an error",
+    "key_deserializer": "has no use: livevec decodes clicks",
+    "value_deserializer": "has no use: livevec decodes clicks",
+    "consumer_timeout_ms": "has no use: polls have their own timeout",
+    "kafka_client": "is livevec's own",
+}
+
+MINIMUM_REQUEST_TIMEOUT_MS = 5000
+COMMIT_TIMEOUT_MS = 5000
+CLOSE_TIMEOUT_SECONDS = 2.0
+
+_one_at_a_time = threading.Lock()
+_ATTEMPT = re.compile(
+    r"^Bootstrap (?:connection|attempt) to \S+ failed: (.*) \(backoff .*\)$", re.S
+)
+_HANGS_UP = ", as a broker does that refuses the password or wants another security_protocol"
+
+
+def check_client(settings: KafkaSource) -> None:
+    """Raise `ConfigError` that lists each `client` setting that cannot be used."""
+    faults = [
+        f"source.kafka.client.{name}: {_fault(name)}"
+        for name in settings.client
+        if name in OWNED or name not in KafkaConsumer.DEFAULT_CONFIG
+    ]
+    if faults:
+        raise ConfigError(*faults)
+
+
+def connect(settings: KafkaSource, group_id: str | None = None) -> Any:
+    """Return a `KafkaConsumer` that has reached a broker.
+
+    Blocks for at most `connect_timeout_seconds`. Raises `ConfigError` when kafka-python refuses
+    the settings, and `BrokerError` when no broker answers or lets us in.
+    """
+    started = []
+
+    def client(**configs: Any) -> Any:
+        # The constructor keeps its network thread when it fails; this is the way to end it.
+        started.append(KafkaConsumer.DEFAULT_CONFIG["kafka_client"](**configs))
+        return started[-1]
+
+    where = ", ".join(settings.bootstrap_servers)
+    with _causes() as causes:
+        try:
+            return KafkaConsumer(kafka_client=client, **_configs(settings, group_id))
+        except (KafkaConfigurationError, AssertionError, TypeError, ValueError) as error:
+            _close(started)
+            msg = f"source.kafka: expected settings that kafka-python accepts, found: {error}"
+            raise ConfigError(msg) from error
+        except (KafkaError, OSError) as error:
+            _close(started)
+            cause = causes[-1] if causes else str(error)
+            msg = (
+                f"source.kafka: expected a broker at {where} to let us in within "
+                f"{settings.connect_timeout_seconds:g} s, found: {cause}"
+            )
+            raise BrokerError(msg) from error
+
+
+class GroupOffsets:
+    """Commits offsets to the consumer group from a thread of its own; the newest wins.
+
+    It has a consumer of its own, because one with a group reads nothing while the group's
+    coordinator cannot be reached.
+    """
+
+    def __init__(self, settings: KafkaSource) -> None:
+        self._settings = settings
+        self._newest: deque[Mapping[Any, Any]] = deque(maxlen=1)
+        self._is_due = threading.Event()
+        self._is_closed = False
+        self._thread: threading.Thread | None = None
+
+    def publish(self, offsets: Mapping[Any, Any]) -> None:
+        """Have `offsets` committed soon; best effort, never blocks."""
+        self._newest.append(offsets)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="group-offsets", daemon=True)
+            self._thread.start()
+        self._is_due.set()
+
+    def close(self) -> None:
+        """Finish what is under way, for at most `CLOSE_TIMEOUT_SECONDS`. Idempotent."""
+        self._is_closed = True
+        self._is_due.set()
+        if self._thread is not None:
+            self._thread.join(CLOSE_TIMEOUT_SECONDS)
+
+    def _run(self) -> None:
+        consumer = None
+        while not self._is_closed or self._newest:
+            self._is_due.wait()
+            self._is_due.clear()
+            while self._newest:
+                consumer = self._commit(consumer, self._newest.pop())
+        if consumer is not None:
+            consumer.close(autocommit=False, timeout_ms=CLOSE_TIMEOUT_SECONDS * 1000)
+
+    def _commit(self, consumer: Any, offsets: Mapping[Any, Any]) -> Any:
+        """Return the consumer to commit with next time."""
+        try:
+            consumer = consumer or connect(self._settings, self._settings.group_id)
+            consumer.commit(offsets, timeout_ms=COMMIT_TIMEOUT_MS)
+        except (KafkaError, StreamError) as error:
+            log.warning("group_offsets_not_committed", error=str(error))
+        return consumer
+
+
+def _configs(settings: KafkaSource, group_id: str | None) -> dict[str, Any]:
+    connect_timeout_ms = int(settings.connect_timeout_seconds * 1000)
+    chosen = {
+        # TOML has no tuples; kafka-python compares some of its settings with them.
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in settings.client.items()
+    }
+    return {
+        **DEFAULTS,
+        "request_timeout_ms": max(connect_timeout_ms, MINIMUM_REQUEST_TIMEOUT_MS),
+        **chosen,
+        "bootstrap_servers": list(settings.bootstrap_servers),
+        "bootstrap_timeout_ms": connect_timeout_ms,
+        "group_id": group_id,
+        "enable_auto_commit": False,
+        "auto_offset_reset": "none",
+        "isolation_level": "read_committed",
+        "allow_auto_create_topics": False,
+    }
+
+
+def _fault(name: str) -> str:
+    if name in OWNED:
+        return f"cannot be set here; it {OWNED[name]}"
+    known = set(KafkaConsumer.DEFAULT_CONFIG) - set(OWNED)
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]}" if near else ""
+    return f"expected a setting of kafka-python's consumer, found none of that name{hint}"
+
+
+def _close(clients: list[Any]) -> None:
+    for client in clients:
+        client.close()
+
+
+@contextmanager
+def _causes() -> Iterator[list[str]]:
+    """Collect the library's warnings: only there does it tell why it cannot connect.
+
+    They are kept from the log meanwhile; the error that is raised says the last of them.
+    """
+    library = logging.getLogger("kafka")
+    collector = _Collector()
+    with _one_at_a_time:
+        library.setLevel(logging.WARNING)
+        library.addHandler(collector)
+        library.propagate, before = False, library.propagate
+        try:
+            yield collector.causes
+        finally:
+            library.propagate = before
+            library.removeHandler(collector)
+
+
+class _Collector(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.causes: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if found := _ATTEMPT.search(record.getMessage()):
+            cause = found[1].replace("\n", " ")
+            if self.causes and "RequestTimedOut" in cause:
+                # The last attempt is cut off by our own timeout; those before say more.
+                return
+            self.causes.append(cause + _HANGS_UP if "socket disconnected" in cause else cause)

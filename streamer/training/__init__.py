@@ -1,0 +1,1 @@
+"""Session tiles applied to the store."""

@@ -1,0 +1,85 @@
+"""Event time per partition, idle partitions; a watermark never goes back."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kernels.hashing import hash_spans
+from kernels.windows import AHEAD, IDLE, NEVER, ROOT, WATERMARK
+from state.offsets import Partition
+from state.sections import Section
+
+_PARTITION_SEED = np.uint64(3)
+
+
+class Watermarks:
+    """The partitions of a stream in the order in which they were first seen.
+
+    `rows` (n_partitions, 4) is what the session kernels read and write. A partition's draws are
+    keyed by a hash of its name, so that they do not depend on that order.
+
+    >>> watermarks = Watermarks(Section())
+    >>> watermarks.index_of(Partition("clicks", 3))
+    0
+    >>> Watermarks(watermarks.snapshot()).partitions
+    [Partition(topic='clicks', index=3)]
+    """
+
+    def __init__(self, section: Section) -> None:
+        self.partitions: list[Partition] = []
+        self.rows = np.empty((0, 4), np.int64)
+        self.keys = np.empty(0, np.uint64)
+        self._idle_since: dict[Partition, float] = {}
+        for topic, index, watermark, ahead, idle in section.values.get("partitions", []):
+            at = self.index_of(Partition(topic, index))
+            self.rows[at, :3] = watermark, ahead, idle
+
+    def index_of(self, partition: Partition) -> int:
+        """Return a partition's row, a new one if it has none."""
+        if partition not in self.partitions:
+            self.partitions.append(partition)
+            row = np.zeros((1, 4), np.int64)
+            row[0, [WATERMARK, AHEAD, IDLE, ROOT]] = NEVER, 0, 0, -1
+            self.rows = np.concatenate([self.rows, row])
+            self.keys = np.concatenate([self.keys, [_key(partition)]])
+        return self.partitions.index(partition)
+
+    def declare_idle(self, partitions: Iterable[Partition]) -> None:
+        """Let other partitions' progress close these partitions' windows, until a click comes."""
+        for partition in partitions:
+            self.rows[self.index_of(partition), IDLE] = 1
+
+    def idle_for(self, caught_up: Iterable[Partition], now: float, timeout: float) -> None:
+        """Declare idle what has had nothing to read for `timeout` seconds of a monotonic clock."""
+        quiet = set(caught_up)
+        self._idle_since = {p: self._idle_since.get(p, now) for p in quiet}
+        self.declare_idle(p for p, since in self._idle_since.items() if now - since >= timeout)
+
+    def heard_from(self, partition: Partition) -> None:
+        """Forget how long a partition has been quiet."""
+        self._idle_since.pop(partition, None)
+
+    def event_times_ms(self) -> dict[Partition, int]:
+        """Return the watermark of each partition that has one."""
+        return {
+            partition: int(self.rows[at, WATERMARK])
+            for at, partition in enumerate(self.partitions)
+            if self.rows[at, WATERMARK] != NEVER
+        }
+
+    def snapshot(self) -> Section:
+        """Return what a restart needs."""
+        rows: list[list[Any]] = [
+            [partition.topic, partition.index, *(int(value) for value in self.rows[at, :3])]
+            for at, partition in enumerate(self.partitions)
+        ]
+        return Section(values={"partitions": rows})
+
+
+def _key(partition: Partition) -> np.uint64:
+    name: npt.NDArray[np.uint8] = np.frombuffer(str(partition).encode(), np.uint8).copy()
+    out = np.empty(1, np.uint64)
+    hash_spans(name, np.zeros(1, np.int64), np.array([len(name)]), _PARTITION_SEED, out)
+    return np.uint64(out[0])

@@ -1,0 +1,91 @@
+"""What every test may use: a clock that is set by hand, and one Kafka broker for the whole run.
+
+An error that a thread swallows fails the test: pytest warns, and warnings are errors here.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from deploy.broker.broker import Broker, BrokerFailed, BrokerUnavailable, version
+
+
+class ManualClock:
+    """A `streamer.clock.Clock` that goes on when it is told to, and when somebody sleeps."""
+
+    def __init__(self, seconds: float = 1_700_000_000.0) -> None:
+        self._start = self._seconds = seconds
+
+    def now_ms(self) -> int:
+        return round(self._seconds * 1000)
+
+    def monotonic(self) -> float:
+        return self._seconds - self._start
+
+    def sleep(self, seconds: float) -> None:
+        self.advance(seconds)
+
+    def advance(self, seconds: float) -> None:
+        assert seconds >= 0
+        self._seconds += seconds
+
+
+@dataclass(frozen=True)
+class TestBroker:
+    """Addresses of the run's broker; `sasl_bootstrap` wants PLAIN, livevec, secret."""
+
+    bootstrap: str
+    sasl_bootstrap: str | None = None
+
+
+BROKER_USED = pytest.StashKey[str]()
+
+
+@pytest.fixture
+def manual_clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture(scope="session")
+def broker(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[TestBroker]:
+    """Yield `LIVEVEC_TEST_BROKER`, else a broker of our own; skip where there can be none.
+
+    One that can be had and does not start is a failure where `CI` is true.
+    """
+    stash = request.config.stash
+    if named := os.environ.get("LIVEVEC_TEST_BROKER"):
+        stash[BROKER_USED] = f"{named} (LIVEVEC_TEST_BROKER)"
+        yield TestBroker(named)
+        return
+    own = None
+    try:
+        own = _started(tmp_path_factory.mktemp("broker"))
+    except BrokerUnavailable as error:
+        stash[BROKER_USED] = f"none: {error}"
+        pytest.skip(str(error))
+    except BrokerFailed as error:
+        stash[BROKER_USED] = f"none: {error}"
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(str(error))
+    stash[BROKER_USED] = f"Apache Kafka {version()} at {own.bootstrap}, started for this run"
+    yield TestBroker(own.bootstrap, own.sasl_bootstrap)
+    own.stop()
+
+
+def _started(directory: Path) -> Broker:
+    own = Broker(directory)
+    own.start()
+    return own
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    if BROKER_USED in config.stash:
+        terminalreporter.write_line(f"broker: {config.stash[BROKER_USED]}")

@@ -1,0 +1,105 @@
+"""The file of unusable clicks, and when there are too many."""
+
+import base64
+import json
+
+import pytest
+
+from state.offsets import Partition
+from streamer.errors import DeadLetterLimit
+from streamer.sources.clicks import DeadLetter
+from streamer.sources.dead_letters import DeadLetters
+
+PARTITION = Partition("clicks", 2)
+
+
+def _letter(offset=7, raw=b"{", reason="malformed"):
+    return DeadLetter(PARTITION, offset, reason, "expected a JSON object", raw)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "dead-letters.jsonl"
+
+
+def _lines(path):
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def test_each_letter_is_a_line_of_json(path):
+    letters = DeadLetters(path, 0, 0.0)
+    letters.append([_letter(raw='{"é\n'.encode())])
+    letters.append([])
+    length = letters.sync()
+    letters.close()
+
+    assert length == path.stat().st_size
+    assert _lines(path) == [
+        {
+            "topic": "clicks",
+            "partition": 2,
+            "offset": 7,
+            "reason": "malformed",
+            "detail": "expected a JSON object",
+            "raw": '{"é\n',
+        }
+    ]
+
+
+def test_bytes_that_are_no_text_are_base64(path):
+    letters = DeadLetters(path, 0, 0.0)
+    letters.append([_letter(raw=b"\xff\x00")])
+    letters.close()
+
+    (line,) = _lines(path)
+    assert base64.b64decode(line["raw_base64"]) == b"\xff\x00"
+    assert "raw" not in line
+
+
+def test_a_restore_cuts_back_what_will_be_written_again(path):
+    letters = DeadLetters(path, 0, 0.0)
+    letters.append([_letter(1)])
+    committed = letters.sync()
+    letters.append([_letter(2), _letter(3)])
+    letters.close()
+
+    restored = DeadLetters(path, 0, 0.0)
+    restored.truncate_to(committed)
+    restored.append([_letter(2)])
+    restored.close()
+
+    assert [line["offset"] for line in _lines(path)] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("n_dead", "n_read"), [(0, 0), (100, 100), (101, 10_100), (500, 50_000), (99, 99)]
+)
+def test_within_either_limit_all_is_well(path, n_dead, n_read):
+    letters = DeadLetters(path, 100, 0.01)
+
+    letters.check(n_dead, n_read)
+    letters.close()
+
+
+@pytest.mark.parametrize(("n_dead", "n_read"), [(101, 101), (101, 10_099), (501, 50_000)])
+def test_beyond_both_limits_the_message_says_where_to_look(path, n_dead, n_read):
+    letters = DeadLetters(path, 100, 0.01)
+    letters.append([_letter(41), _letter(42, reason="bad_time")])
+
+    with pytest.raises(DeadLetterLimit) as caught:
+        letters.check(n_dead, n_read)
+    letters.close()
+
+    message = str(caught.value)
+    assert f"{n_dead} of {n_read}" in message
+    assert "bad_time at clicks[2] offset 42" in message
+    assert str(path) in message
+
+
+def test_the_limit_holds_before_this_life_has_seen_a_letter(path):
+    letters = DeadLetters(path, 0, 0.0)
+
+    with pytest.raises(DeadLetterLimit, match="found 1 of 9"):
+        letters.check(1, 9)
+    letters.close()
+    letters.close()

@@ -1,0 +1,455 @@
+"""The source over Kafka, against a real broker."""
+
+import json
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator
+
+import pytest
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+
+from state.offsets import Offsets, Partition
+from streamer.clock import SystemClock
+from streamer.config import Clicks, KafkaSource
+from streamer.errors import BrokerError, ConfigError
+from streamer.sources.clicks import ClickBatch
+from streamer.sources.kafka import KafkaClicks
+from streamer.sources.kafka_client import GroupOffsets, check_client, connect
+
+pytestmark = pytest.mark.kafka
+
+POLL_SECONDS = 0.2
+PATIENCE_SECONDS = 20.0
+
+
+@pytest.fixture(scope="module")
+def admin(broker) -> Iterator[KafkaAdminClient]:
+    client = KafkaAdminClient(bootstrap_servers=broker.bootstrap)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def new_topic(admin) -> Callable[[int], str]:
+    def make(partitions: int = 1) -> str:
+        name = f"clicks-{uuid.uuid4().hex}"
+        admin.create_topics({name: {"num_partitions": partitions}}, wait_for_metadata=True)
+        return name
+
+    return make
+
+
+@pytest.fixture
+def producer(broker) -> Iterator[KafkaProducer]:
+    with KafkaProducer(bootstrap_servers=broker.bootstrap) as one:
+        yield one
+
+
+@pytest.fixture
+def open_source(broker) -> Iterator[Callable[..., KafkaClicks]]:
+    opened = []
+
+    def make(*topics: str, offsets: Offsets | None = None, **settings) -> KafkaClicks:
+        settings = {"bootstrap_servers": (broker.bootstrap,), "topics": topics, **settings}
+        source = KafkaClicks(KafkaSource(**settings), Clicks(), SystemClock())
+        opened.append(source)
+        source.seek(offsets or Offsets())
+        return source
+
+    yield make
+    for source in opened:
+        source.close()
+
+
+def click(n: int) -> bytes:
+    return json.dumps({"user_id": f"u{n % 3}", "item_id": f"i{n}", "ts": 1000 + n}).encode()
+
+
+def send(producer: KafkaProducer, topic: str, values, partition: int = 0) -> None:
+    for value in values:
+        producer.send(topic, value=value, partition=partition)
+    producer.flush(PATIENCE_SECONDS)
+
+
+def items(batch: ClickBatch) -> list[bytes]:
+    spans = zip(batch.item_starts, batch.item_lengths, strict=True)
+    return [batch.buffer[start : start + length].tobytes() for start, length in spans]
+
+
+def read(source: KafkaClicks, until: Callable[[], bool], max_clicks: int = 1000):
+    """Return the batches that come until a condition holds, each position already behind it."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    batches: list[ClickBatch] = []
+    while not until():
+        assert time.monotonic() < deadline, f"gave up at {source.position()}"
+        batch = source.poll(POLL_SECONDS, max_clicks)
+        if batch is not None:
+            assert source.position()[batch.partition] == batch.next_offset
+            batches.append(batch)
+    return batches
+
+
+def read_to_end(source: KafkaClicks, max_clicks: int = 1000) -> list[ClickBatch]:
+    return read(source, lambda: source.lag().clicks == 0, max_clicks)
+
+
+def all_items(batches) -> list[bytes]:
+    return [item for batch in batches for item in items(batch)]
+
+
+@pytest.mark.parametrize("codec", [None, "gzip", "snappy", "lz4", "zstd"])
+def test_every_codec_is_read(codec, broker, new_topic, open_source):
+    topic = new_topic()
+    with KafkaProducer(bootstrap_servers=broker.bootstrap, compression_type=codec) as producer:
+        send(producer, topic, map(click, range(300)))
+
+    batches = read_to_end(open_source(topic))
+
+    assert all_items(batches) == [b"i%d" % n for n in range(300)]
+    assert [int(o) for batch in batches for o in batch.offsets] == list(range(300))
+
+
+def test_a_batch_is_of_one_partition_and_partitions_take_turns(new_topic, producer, open_source):
+    topic = new_topic(3)
+    for index in range(3):
+        send(producer, topic, map(click, range(1000 * index, 1000 * index + 40)), index)
+
+    batches = read_to_end(open_source(topic), max_clicks=10)
+
+    for index in range(3):
+        of_one = [batch for batch in batches if batch.partition == Partition(topic, index)]
+        assert all_items(of_one) == [b"i%d" % (1000 * index + n) for n in range(40)]
+    assert all(batch.n_read <= 10 for batch in batches)
+
+
+def test_records_without_key_or_value_are_counted(new_topic, producer, open_source):
+    topic = new_topic()
+    producer.send(topic, key=None, value=click(1), partition=0)
+    producer.send(topic, key=b"k", value=None, partition=0)
+    producer.send(topic, key=b"k", value=click(3), partition=0)
+    producer.flush()
+
+    batches = read_to_end(open_source(topic))
+
+    assert all_items(batches) == [b"i1", b"i3"]
+    letters = [letter for batch in batches for letter in batch.dead_letters]
+    assert [(letter.offset, letter.raw) for letter in letters] == [(1, b"")]
+    assert sum(batch.n_read for batch in batches) == 3
+
+
+def test_what_is_no_click_becomes_a_dead_letter_with_its_place(new_topic, producer, open_source):
+    topic = new_topic(2)
+    send(producer, topic, [click(0), b"{no json", click(2)], 1)
+
+    batches = read_to_end(open_source(topic))
+
+    (letter,) = [letter for batch in batches for letter in batch.dead_letters]
+    assert (letter.partition, letter.offset) == (Partition(topic, 1), 1)
+    assert letter.raw == b"{no json"
+    assert all_items(batches) == [b"i0", b"i2"]
+
+
+def test_an_aborted_transaction_is_not_read_and_its_offsets_are_passed(
+    broker, new_topic, open_source
+):
+    topic = new_topic()
+    with KafkaProducer(bootstrap_servers=broker.bootstrap, transactional_id=topic) as producer:
+        producer.init_transactions()
+        for numbers, is_kept in ((range(5), True), (range(5, 10), False)):
+            producer.begin_transaction()
+            send(producer, topic, map(click, numbers))
+            if is_kept:
+                producer.commit_transaction()
+            else:
+                producer.abort_transaction()
+    source = open_source(topic)
+
+    batches = read_to_end(source)
+
+    assert all_items(batches) == [b"i%d" % n for n in range(5)]
+    # Ten records and a marker behind each transaction.
+    assert source.position()[Partition(topic, 0)] == 12
+    assert batches[-1].next_offset == 12
+
+
+def test_clicks_of_an_open_transaction_wait_for_its_end(broker, new_topic, open_source):
+    topic = new_topic()
+    with KafkaProducer(bootstrap_servers=broker.bootstrap, transactional_id=topic) as producer:
+        producer.init_transactions()
+        producer.begin_transaction()
+        send(producer, topic, [click(0)])
+        source = open_source(topic)
+
+        # Longer than the broker holds back an empty answer.
+        before = source.poll(1.0, 10)
+        lag_before = source.lag().clicks
+        producer.commit_transaction()
+        batches = read_to_end(source)
+
+    assert before is None
+    assert lag_before == 1
+    assert all_items(batches) == [b"i0"]
+
+
+def test_a_second_source_goes_on_at_the_position_of_the_first(new_topic, producer, open_source):
+    topic = new_topic(2)
+    for index in range(2):
+        send(producer, topic, map(click, range(100 * index, 100 * index + 50)), index)
+    first = open_source(topic)
+    batches = [first.poll(PATIENCE_SECONDS, 7) for _ in range(3)]
+    offsets = first.position()
+    first.close()
+
+    batches += read_to_end(open_source(topic, offsets=offsets))
+
+    assert sorted(all_items(batches)) == sorted(
+        b"i%d" % (100 * index + n) for index in range(2) for n in range(50)
+    )
+
+
+def test_a_first_start_reads_all_or_only_what_comes(new_topic, producer, open_source):
+    topic = new_topic()
+    send(producer, topic, [click(0)])
+
+    earliest = open_source(topic, start="earliest")
+    latest = open_source(topic, start="latest")
+    send(producer, topic, [click(1)])
+
+    assert all_items(read(earliest, lambda: earliest.position()[Partition(topic, 0)] == 2)) == [
+        b"i0",
+        b"i1",
+    ]
+    assert all_items(read(latest, lambda: latest.position()[Partition(topic, 0)] == 2)) == [b"i1"]
+
+
+def test_a_partition_that_was_added_begins_at_its_beginning_whatever_start_says(
+    new_topic, producer, open_source
+):
+    topic = new_topic(2)
+    send(producer, topic, [click(0)], 0)
+    send(producer, topic, [click(1)], 1)
+
+    source = open_source(topic, start="latest", offsets=Offsets({Partition(topic, 0): 1}))
+
+    assert source.position() == Offsets({Partition(topic, 0): 1, Partition(topic, 1): 0})
+
+
+def test_the_position_counts_what_was_handed_out_not_what_was_fetched(
+    new_topic, producer, open_source
+):
+    topic = new_topic()
+    send(producer, topic, map(click, range(20)))
+    source = open_source(topic)
+
+    batch = source.poll(PATIENCE_SECONDS, 5)
+
+    assert batch is not None
+    assert batch.n_read == batch.next_offset == 5
+    assert source.position() == Offsets({Partition(topic, 0): 5})
+    assert source.lag().clicks == 15
+
+
+def test_the_position_keeps_what_belongs_to_other_sources(new_topic, open_source):
+    topic = new_topic()
+    other = Offsets({Partition("/data/history.csv", 0): 123})
+
+    source = open_source(topic, offsets=other)
+
+    assert source.position() == Offsets(
+        {Partition("/data/history.csv", 0): 123, Partition(topic, 0): 0}
+    )
+
+
+def test_lag_is_known_at_the_start_and_zero_at_the_end(new_topic, producer, open_source):
+    topic = new_topic(2)
+    send(producer, topic, map(click, range(5)))
+    source = open_source(topic)
+    before = source.lag().clicks, tuple(source.caught_up())
+
+    read(source, lambda: len(tuple(source.caught_up())) == 2)
+
+    assert before == (5, ())
+    assert source.lag().clicks == 0
+    assert not source.is_exhausted()
+    assert tuple(source.ended()) == ()
+
+
+def test_a_paused_source_returns_nothing_until_it_is_resumed(
+    broker, new_topic, producer, manual_clock
+):
+    topic = new_topic()
+    send(producer, topic, [click(0)])
+    settings = KafkaSource(bootstrap_servers=(broker.bootstrap,), topics=(topic,))
+    source = KafkaClicks(settings, Clicks(), manual_clock)
+    source.seek(Offsets())
+
+    source.pause()
+    source.pause()
+    paused = source.poll(5.0, 10)
+    waited = manual_clock.monotonic()
+    source.resume()
+    batches = read_to_end(source)
+    source.close()
+
+    assert paused is None
+    assert waited == 5.0
+    assert all_items(batches) == [b"i0"]
+
+
+def test_a_poll_of_an_empty_topic_ends_at_its_timeout(new_topic, open_source):
+    source = open_source(new_topic())
+    source.poll(POLL_SECONDS, 10)
+
+    before = time.monotonic()
+    batch = source.poll(0.1, 10)
+
+    assert batch is None
+    # The fetch that waits at the broker takes up to 0.5 s; the poll does not wait for it.
+    assert time.monotonic() - before < 0.4
+
+
+def test_the_group_shows_what_was_published_with_its_term(broker, new_topic, open_source):
+    topic = new_topic(2)
+    group = f"group-{topic}"
+    source = open_source(topic, group_id=group)
+    published = Offsets({Partition(topic, 0): 3, Partition(topic, 1): 4, Partition("x.csv", 0): 9})
+
+    source.publish_position(published.advance(Partition(topic, 0), 5), 6)
+    source.publish_position(published.advance(Partition(topic, 0), 7), 8)
+    source.close()
+
+    consumer = KafkaConsumer(bootstrap_servers=broker.bootstrap, group_id=group)
+    found = [consumer.committed(TopicPartition(topic, index), metadata=True) for index in (0, 1)]
+    consumer.close(autocommit=False)
+    assert [(one.offset, one.metadata) for one in found] == [(7, "term=8"), (4, "term=8")]
+
+
+def test_group_offsets_that_cannot_be_committed_disturb_nobody():
+    settings = KafkaSource(
+        bootstrap_servers=(f"127.0.0.1:{free_port()}",), topics=("x",), connect_timeout_seconds=0.2
+    )
+    group = GroupOffsets(settings)
+
+    group.publish({})
+    group.close()
+
+    assert group._thread is not None
+    assert not group._thread.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("offset", "complaint"), [(1, "clicks 1 to 3 were deleted"), (11, "clicks 10 to 10 were never")]
+)
+def test_a_position_that_the_broker_does_not_hold_is_an_error(
+    offset, complaint, admin, new_topic, producer, open_source
+):
+    topic = new_topic()
+    send(producer, topic, map(click, range(10)))
+    admin.delete_records({TopicPartition(topic, 0): 4})
+
+    with pytest.raises(BrokerError) as caught:
+        open_source(topic, offsets=Offsets({Partition(topic, 0): offset}))
+
+    message = str(caught.value)
+    assert f"{topic}[0]: expected to go on at offset {offset}" in message
+    assert "holds 4 to 10" in message
+    assert complaint in message
+
+
+def test_what_is_deleted_before_it_is_read_is_an_error_and_never_skipped(
+    admin, new_topic, producer, open_source
+):
+    topic = new_topic()
+    source = open_source(topic)
+    send(producer, topic, map(click, range(10)))
+    admin.delete_records({TopicPartition(topic, 0): 10})
+
+    with pytest.raises(BrokerError, match=rf"{topic}\[0\]: expected to go on at offset 0"):
+        read(source, lambda: False)
+
+    assert source.position() == Offsets({Partition(topic, 0): 0})
+
+
+def test_a_partition_that_is_gone_is_an_error(new_topic, open_source):
+    topic = new_topic()
+
+    with pytest.raises(BrokerError, match=rf"{topic}\[5\]: expected to go on at offset 3"):
+        open_source(topic, offsets=Offsets({Partition(topic, 5): 3}))
+
+
+def test_a_missing_topic_is_named(broker, open_source):
+    with pytest.raises(BrokerError, match=r"expected topic 'no-such-topic' at .*, found none"):
+        open_source("no-such-topic")
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def test_where_nobody_listens_the_error_comes_in_time_and_says_why():
+    settings = KafkaSource(
+        bootstrap_servers=(f"127.0.0.1:{free_port()}",), topics=("x",), connect_timeout_seconds=1
+    )
+    before = time.monotonic()
+
+    with pytest.raises(BrokerError) as caught:
+        connect(settings)
+
+    assert time.monotonic() - before < 3
+    assert "within 1 s" in str(caught.value)
+    assert "ECONNREFUSED" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_refused_password_is_an_error_in_time_that_names_the_password(broker):
+    if broker.sasl_bootstrap is None:
+        pytest.skip("the broker of LIVEVEC_TEST_BROKER has no listener with a known password")
+    login = {
+        "security_protocol": "SASL_PLAINTEXT",
+        "sasl_mechanism": "PLAIN",
+        "sasl_plain_username": "livevec",
+    }
+    settings = {
+        "bootstrap_servers": (broker.sasl_bootstrap,),
+        "topics": ("x",),
+        "connect_timeout_seconds": 1,
+    }
+    connect(KafkaSource(client={**login, "sasl_plain_password": "secret"}, **settings)).close()
+
+    with pytest.raises(BrokerError, match="password"):
+        connect(KafkaSource(client={**login, "sasl_plain_password": "wrong"}, **settings))
+
+
+def test_settings_of_the_client_are_checked_all_at_once():
+    client = {"fetch_max_byte": 1, "group_id": "mine", "fetch_max_bytes": 1000}
+    settings = KafkaSource(bootstrap_servers=("h:1",), topics=("x",), client=client)
+
+    with pytest.raises(ConfigError) as caught:
+        check_client(settings)
+
+    one, two = caught.value.faults
+    assert one.startswith("source.kafka.client.fetch_max_byte: ")
+    assert one.endswith("did you mean fetch_max_bytes")
+    assert two.startswith("source.kafka.client.group_id: cannot be set here")
+
+
+def test_a_setting_that_the_client_cannot_use_is_a_configuration_error():
+    client = {"fetch_max_wait_ms": 60_000}
+    settings = KafkaSource(bootstrap_servers=("127.0.0.1:1",), topics=("x",), client=client)
+
+    with pytest.raises(ConfigError, match=r"source.kafka: expected settings .* fetch_max_wait_ms"):
+        connect(settings)
+
+
+def test_closing_twice_is_quick(new_topic, open_source):
+    source = open_source(new_topic())
+    source.poll(0.01, 10)
+    before = time.monotonic()
+
+    source.close()
+    source.close()
+
+    assert time.monotonic() - before < 1
