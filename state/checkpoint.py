@@ -10,7 +10,7 @@ from typing import Any
 from state import durable
 from state.durable import Part
 from state.errors import DamagedPointer
-from state.lease import Lineage, Tenure
+from state.lease import Lineage, Tenure, last_number
 from state.manifest import FILE_NAME, GenerationName, Manifest, generations
 from state.offsets import Offsets
 from state.recovery import SUFFIX, Pointer, Recovered, read_pointer
@@ -140,15 +140,7 @@ class Checkpoints:
 
 
 def _last_number(directory: Path) -> int:
-    """Return the largest number that a generation ever had, as far as anything still tells."""
-    checkpoints = directory / "checkpoints"
-    numbers = [name.number for name in generations(checkpoints)]
-    for path in durable.entries(checkpoints):
-        with suppress(ValueError):
-            numbers.append(GenerationName.parse(path.stem).number)
-    bases = Lineage.read(directory).restored.values()
-    numbers += [base.number for base in bases if base is not None]
+    pointer = None
     with suppress(DamagedPointer):
         pointer = read_pointer(directory)
-        numbers += [] if pointer is None else [pointer.name.number]
-    return max(numbers, default=0)
+    return max(last_number(directory), pointer.name.number if pointer else 0)

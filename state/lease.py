@@ -9,11 +9,13 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from state import durable
+from state.durable import TEMPORARY
 from state.errors import DamagedPointer, DirectoryTaken, Superseded
 from state.manifest import GenerationName, generations
 
@@ -91,7 +93,11 @@ class Hold:
         was quicker.
         """
         term = self._next_term
-        line = {"restored": None if restored is None else str(restored), "pid": os.getpid()}
+        line = {
+            "restored": None if restored is None else str(restored),
+            "last_number": last_number(self._directory),
+            "pid": os.getpid(),
+        }
         content = json.dumps(line).encode() + b"\n"
         try:
             descriptor = durable.create_locked(_term_path(self._directory, term), content)
@@ -132,6 +138,22 @@ def terms(directory: Path) -> list[int]:
     """Return the terms that were begun in a state directory, in order."""
     names = (path.name for path in durable.entries(directory / "terms"))
     return sorted(int(name) for name in names if _TERM.fullmatch(name))
+
+
+def last_number(directory: Path) -> int:
+    """Return the largest number that a generation has had, though it may be collected by now.
+
+    Each term records it as it begins: a rollback collects what it leaves behind, and the next
+    must not give those numbers again.
+    """
+    numbers = [0]
+    for path in durable.entries(directory / "checkpoints"):
+        with suppress(ValueError):
+            numbers.append(GenerationName.parse(path.name.removesuffix(TEMPORARY)).number)
+    for term in terms(directory):
+        recorded = _line(directory, term).get("last_number")
+        numbers += [recorded] if isinstance(recorded, int) else []
+    return max(numbers)
 
 
 def _term_path(directory: Path, term: int) -> Path:

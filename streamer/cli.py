@@ -3,7 +3,6 @@
 import importlib.metadata
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -119,12 +118,10 @@ def _fail(code: int, *lines: str) -> None:
 
 def _as_table(summary: dict[str, Any]) -> str:
     width = max(len(name) for name in summary)
-    shown: Callable[[Any], str] = lambda value: (
-        ", ".join(f"{key} {n:,}" if isinstance(n, int) else f"{key} {n}" for key, n in value.items())
-        or "none"
-        if isinstance(value, dict)
-        else f"{value:,}"
-        if isinstance(value, int)
-        else str(value)
-    )
-    return "\n".join(f"{name:<{width}}  {shown(value)}" for name, value in summary.items())
+    return "\n".join(f"{name:<{width}}  {_as_text(value)}" for name, value in summary.items())
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_as_text(one)}" for key, one in value.items()) or "none"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -279,7 +279,7 @@ class Config(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment goes before the file; nothing else is read."""
+        """Put the environment before the file; nothing else is read."""
         del settings_cls, dotenv_settings, file_secret_settings
         return env_settings, init_settings
 
@@ -366,5 +366,3 @@ def _fault(error: Mapping[str, Any]) -> str:
         found = "nan"
     reason = error["msg"].removeprefix("Value error, ")
     return f"{path}: {reason[0].lower()}{reason[1:]}, found {found!r}"
-
-

@@ -26,7 +26,7 @@ from streamer.http import HttpServer
 from streamer.metrics import DaemonMetrics
 from streamer.observer import Observer
 from streamer.pace import Pace
-from streamer.pipeline import Pipeline
+from streamer.pipeline import Pipeline, Start
 from streamer.publishing.publisher import Committed, Published, Publisher
 from streamer.sources.contract import Source
 from streamer.sources.dead_letters import DeadLetters
@@ -147,14 +147,12 @@ class Daemon:
         )
         self._closers.append(letters.close)
         letters.truncate_to(found.manifest.facts["dead_letters_bytes"] if found else 0)
-        return Pipeline(
-            self._config,
-            letters,
-            self._clock,
-            sections=found.sections if found else {},
-            offsets=found.manifest.offsets if found else Offsets(),
-            space_id=uuid.uuid4().hex,
+        start = Start(
+            found.sections if found else {},
+            found.manifest.offsets if found else Offsets(),
+            uuid.uuid4().hex,
         )
+        return Pipeline(self._config, letters, self._clock, start)
 
     def _loop(self, pipeline: Pipeline, publisher: Publisher) -> bool:
         """Step until told to stop; return whether the source has ended."""
@@ -177,7 +175,7 @@ class Daemon:
         return False
 
     def _wait_or_go_on(self, is_waiting: bool, uncommitted: int) -> None:
-        """Reading pauses while too much is not durable, so that retention is never outrun."""
+        """Pause reading while too much is not durable, so that retention is never outrun."""
         if is_waiting:
             self._source.pause()
             self.health.not_ready(f"{uncommitted} clicks are not yet durable; reading is paused")

@@ -72,4 +72,6 @@ def monitoring_app(registry: CollectorRegistry, health: Health) -> Starlette:
 
 
 def _probe(fault: str | None) -> Response:
-    return PlainTextResponse("ok\n" if fault is None else f"{fault}\n", 200 if fault is None else 503)
+    return PlainTextResponse(
+        "ok\n" if fault is None else f"{fault}\n", 200 if fault is None else 503
+    )

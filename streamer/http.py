@@ -3,6 +3,8 @@
 import errno
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
@@ -10,6 +12,7 @@ import uvicorn
 from streamer.errors import ConfigError
 
 _BACKLOG = 2048
+_GRACE_SECONDS = 5
 
 
 class HttpServer:
@@ -21,9 +24,14 @@ class HttpServer:
     def __init__(self, app: Any, host: str, port: int, setting: str) -> None:
         self._socket = _listen(host, port, setting)
         config = uvicorn.Config(
-            app, log_config=None, access_log=False, lifespan="off", server_header=False
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            timeout_graceful_shutdown=_GRACE_SECONDS,
         )
-        self._server = uvicorn.Server(config)
+        self._server = _Server(config)
         self._thread: threading.Thread | None = None
 
     @property
@@ -41,6 +49,14 @@ class HttpServer:
         """Answer on the calling thread until `stop`."""
         self._server.run(sockets=[self._socket])
 
+    def request_stop(self, *, is_forced: bool = False) -> None:
+        """Ask `run` to end; returns at once, and may be called by a signal handler.
+
+        Forced, it does not wait for the requests that have begun.
+        """
+        self._server.should_exit = True
+        self._server.force_exit = self._server.force_exit or is_forced
+
     def stop(self, timeout_seconds: float = 5.0) -> None:
         """Finish what is being answered and release the address. Idempotent."""
         self._server.should_exit = True
@@ -48,6 +64,13 @@ class HttpServer:
             self._thread.join(timeout_seconds)
             self._thread = None
         self._socket.close()
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the process: uvicorn would raise them again when it is done."""
+        yield
 
 
 def _listen(host: str, port: int, setting: str) -> socket.socket:

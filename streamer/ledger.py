@@ -42,9 +42,11 @@ class Ledger:
             "clicks": self.read,
             "applied": self.applied,
             "held": held,
-            "filtered": _ordered(self.filtered),
-            "dead_lettered": _ordered(self.dead_lettered),
+            "filtered": self.filtered.total(),
+            "dead_lettered": self.dead_lettered.total(),
             "pairs": self.pairs,
+            "filtered_by_reason": _ordered(self.filtered),
+            "dead_lettered_by_reason": _ordered(self.dead_lettered),
         }
 
     def snapshot(self) -> Section:

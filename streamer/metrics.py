@@ -65,16 +65,17 @@ class DaemonMetrics:
             "livevec_clicks_filtered", "Clicks left out, by reason", ["reason"], registry=registry
         )
         self.clicks_dead_lettered = Counter(
-            "livevec_clicks_dead_lettered", "Unusable clicks, by reason", ["reason"], registry=registry
+            "livevec_clicks_dead_lettered",
+            "Unusable clicks, by reason",
+            ["reason"],
+            registry=registry,
         )
         self.clicks_held = Gauge(
             "livevec_clicks_held", "Clicks that wait for their window to close", registry=registry
         )
         self.pairs = Counter("livevec_pairs_trained", "Pairs trained", registry=registry)
         self.items = Gauge("livevec_items", "Items that have a row", registry=registry)
-        self.max_items = Gauge(
-            "livevec_max_items", "Items that may have a row", registry=registry
-        )
+        self.max_items = Gauge("livevec_max_items", "Items that may have a row", registry=registry)
         self.reset = Counter(
             "livevec_rows_reset", "Rows that were not finite and began anew", registry=registry
         )
@@ -107,7 +108,9 @@ class DaemonMetrics:
             registry=registry,
         )
         self.commit_seconds = Histogram(
-            "livevec_commit_duration_seconds", "From the cut to a durable generation", registry=registry
+            "livevec_commit_duration_seconds",
+            "From the cut to a durable generation",
+            registry=registry,
         )
         self.version = Gauge(
             "livevec_index_version_number", "Newest published version", registry=registry

@@ -1,6 +1,7 @@
 """The stages composed; `step()` advances them once and returns what it did."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,15 @@ from streamer.windows.watermark import Watermarks
 MAX_BATCH = 16_384
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a pipeline begins: a generation's sections and offsets, or none and a new space."""
+
+    sections: Sections
+    offsets: Offsets
+    space_id: str
+
+
 class Pipeline:
     """Clicks from a source through windows and training into a store.
 
@@ -40,16 +50,14 @@ class Pipeline:
         config: Config,
         dead_letters: DeadLetters,
         clock: Clock,
-        *,
-        sections: Sections,
-        offsets: Offsets,
-        space_id: str,
+        start: Start,
     ) -> None:
         self._config = config
         self._dead_letters = dead_letters
         self._clock = clock
-        self.offsets = offsets
-        self.store = Store(_store_settings(config), sections, space_id)
+        self.offsets = start.offsets
+        sections = start.sections
+        self.store = Store(_store_settings(config), sections, start.space_id)
         self.ledger = Ledger(sections.get("ledger", Section()))
         self.watermarks = Watermarks(sections.get("watermarks", Section()))
         self.windows = SessionWindows(
@@ -188,7 +196,7 @@ class Pipeline:
             batch.partition,
             int(batch.offsets[click]),
             "future",
-            f"event time {batch.event_times_ms[click]} ms is over {limit:.0f} s ahead of its partition",
+            f"event time {batch.event_times_ms[click]} is over {limit:.0f} s ahead of its partition",
             batch.buffer[start : start + batch.record_lengths[click]].tobytes(),
         )
 

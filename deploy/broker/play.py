@@ -76,24 +76,24 @@ def _explain(bootstrap: str) -> str:
     return f"""
 Apache Kafka {version()} at {bootstrap}, with the topic {TOPIC!r} in {PARTITIONS} partitions.
 
-Produce to it (another terminal, the same directory):
+Produce to it from another terminal in this directory:
 
-  .venv/bin/python - <<'END'
-  import json, time
-  from kafka import KafkaProducer
-  producer = KafkaProducer(bootstrap_servers="{bootstrap}")
-  for n in range(1000):
-      user, item = f"u{{n % 50}}", f"i{{n * 7 % 90}}"
-      click = {{"user_id": user, "item_id": item, "ts": time.time_ns() // 1_000_000}}
-      producer.send("{TOPIC}", key=user.encode(), value=json.dumps(click).encode())
-  producer.close()
-  END
+.venv/bin/python - <<'END'
+import json, time
+from kafka import KafkaProducer
+producer = KafkaProducer(bootstrap_servers="{bootstrap}")
+for n in range(1000):
+    user, item = f"u{{n % 50}}", f"i{{n * 7 % 90}}"
+    click = {{"user_id": user, "item_id": item, "ts": time.time_ns() // 1_000_000}}
+    producer.send("{TOPIC}", key=user.encode(), value=json.dumps(click).encode())
+producer.close()
+END
 
-Learn from it: write this to kafka.toml, then `.venv/bin/livevec run --config kafka.toml`.
+Learn from it: `.venv/bin/livevec run --config kafka.toml`, where kafka.toml holds
 
-  [source.kafka]
-  bootstrap_servers = ["{bootstrap}"]
-  topics = ["{TOPIC}"]
+[source.kafka]
+bootstrap_servers = ["{bootstrap}"]
+topics = ["{TOPIC}"]
 
 Ctrl-C stops the broker and forgets everything it holds.
 """

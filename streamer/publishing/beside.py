@@ -52,5 +52,5 @@ class Beside(Generic[T]):
     def _run(self, work: Callable[[], T]) -> None:
         try:
             self._result = work()
-        except Exception as error:  # noqa: BLE001 - it is raised again on the stream's thread
+        except Exception as error:
             self._error = error

@@ -153,9 +153,7 @@ class Publisher:
         if self.published is None:
             return True
         behind = self._committed_clicks - self.published.clicks
-        return (
-            now - self._built_at >= settings.interval_seconds or behind >= settings.every_clicks
-        )
+        return now - self._built_at >= settings.interval_seconds or behind >= settings.every_clicks
 
     def _published_generation(self) -> GenerationName | None:
         return None if self.published is None else self.published.generation
@@ -218,9 +216,7 @@ class Publisher:
                 seed=self._config.training.seed,
             ),
         )
-        name = self._publications.publish(
-            generation.manifest, items, built, self._clock.now_ms()
-        )
+        name = self._publications.publish(generation.manifest, items, built, self._clock.now_ms())
         seconds = self._clock.monotonic() - started
         clicks = int(generation.manifest.facts["ledger"]["clicks"])
         return Published(name, generation.name, built, len(items), clicks, seconds)
@@ -252,7 +248,9 @@ class Publisher:
             generation=str(published.generation),
             items=published.n_items,
             seconds=round(published.seconds, 3),
-            **{f"recall_{kind}": round(one.recall["click_weighted"], 4)
-               for kind, one in published.built.items()},
+            **{
+                f"recall_{kind}": round(one.recall["click_weighted"], 4)
+                for kind, one in published.built.items()
+            },
         )
         self.on_publish(published)

@@ -139,8 +139,15 @@ class _Service:
             key: manifest[key]
             for key in ("term", "space_id", "n_items", "dim", "metric", "offsets", "facts")
         }
-        kinds = {"serving": loaded.version.kind, "kinds": manifest["indexes"]}
-        return {**self._stamp(loaded), **facts, **kinds, "previous_version": loaded.previous}
+        times = [time for _, _, time in manifest["facts"].get("event_times_ms", [])]
+        return {
+            **self._stamp(loaded),
+            **facts,
+            "event_time_ms": max(times, default=None),
+            "serving": loaded.version.kind,
+            "kinds": manifest["indexes"],
+            "previous_version": loaded.previous,
+        }
 
     async def _item(self, request: Request) -> Any:
         loaded = self._searcher.loaded()

@@ -159,7 +159,6 @@ class SimulatedClicks:
     def poll(self, timeout_seconds: float, max_clicks: int) -> ClickBatch | None:
         """Return the next clicks that are due; a batch never spans two chunks."""
         if self.is_exhausted():
-            self._is_caught_up = True
             return None
         if self._is_paused:
             self._clock.sleep(timeout_seconds)
@@ -182,8 +181,8 @@ class SimulatedClicks:
         return self._next == self._settings.limit
 
     def caught_up(self) -> tuple[Partition, ...]:
-        """Return the partition if nothing was due at the last poll."""
-        return self.partitions() if self._is_caught_up else ()
+        """Return the partition if nothing was due at the last poll, or ever will be."""
+        return self.partitions() if self._is_caught_up or self.is_exhausted() else ()
 
     def pause(self) -> None:
         """Generate nothing until `resume`; with a rate, what is due piles up."""

@@ -23,6 +23,7 @@ from streamer.clock import Clock, SystemClock
 from streamer.sources.contract import Source
 from streamer.sources.files import FileSource
 from streamer.sources.kafka import KafkaClicks
+from streamer.sources.simulated import SimulatedClicks, TrafficSettings
 
 N_RECORDS = 60
 PATIENCE = 200  # polls without a record, before a test gives up
@@ -68,7 +69,7 @@ def _kafka(bootstrap: str, clock: Clock) -> Open:
     with KafkaProducer(bootstrap_servers=bootstrap) as producer:
         for n in range(N_RECORDS):
             value = _JSON[n % len(_JSON)].encode() if n % 9 else None
-            producer.send(topic, value=value, partition=n % 3 // 2)
+            producer.send(topic, key=b"any", value=value, partition=n % 3 // 2)
     settings = config.KafkaSource(bootstrap_servers=(bootstrap,), topics=(topic,))
 
     def open_at_start() -> Source:
@@ -79,10 +80,15 @@ def _kafka(bootstrap: str, clock: Clock) -> Open:
     return open_at_start
 
 
+def _simulated(directory: Path, clock: Clock) -> Open:
+    return lambda: SimulatedClicks(TrafficSettings(limit=N_RECORDS, malformed=0.1), clock)
+
+
 IMPLEMENTATIONS: dict[str, Prepare] = {
     "files": _files("", lambda data: data),
     "files-gz": _files(".gz", gzip.compress),
     "files-zst": _files(".zst", zstandard.compress),
+    "simulated": _simulated,
 }
 
 

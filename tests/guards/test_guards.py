@@ -10,7 +10,7 @@ from tests.guards.tree import ROOT, Module, modules, texts
 MODULE_RULES = (*imports.RULES, *places.RULES, *shapes.RULES, *words.MODULE_RULES)
 ARCHITECTURE = ROOT / "ARCHITECTURE.md"
 # Cut in two, so that these lines are no violations themselves.
-TODO, NOQA = "TO" + "DO", "# no" + "qa"
+LATER, NOQA = "TO" + "DO", "# no" + "qa"
 WORK, SHARED, INDEX = "/wo" + "rk/x", "../sh" + "ared/x", "py" + "pi.org"
 
 PLANTED = [
@@ -80,8 +80,8 @@ PLANTED = [
      "Gauge('livevec_a', 'b')"),
     (shapes.metrics_in_one_place, "streamer/metrics.py", "import prometheus_client\n"
      "prometheus_client.Counter('clicks', 'b')"),
-    (words.plans, "state/a.py", f"# {TODO}: later"),
-    (words.plans, "tests/a.py", f"x = 1  # {TODO}(me) later"),
+    (words.plans, "state/a.py", f"# {LATER}: later"),
+    (words.plans, "tests/a.py", f"x = 1  # {LATER}(me) later"),
     (words.reasons, "state/a.py", f"import a  {NOQA}"),
     (words.reasons, "state/a.py", f"import a  {NOQA}: F401"),
     (words.reasons, "state/a.py", f"import a  {NOQA} because it is so"),
@@ -113,7 +113,7 @@ ALLOWED = [
     (shapes.small, "state/a.py", "def f(self, a, b, c, d, e, f, g, h): 1"),
     (shapes.telling_names, "state/a.py", "class Processed: 1\ndef process(): 1"),
     (shapes.metrics_in_one_place, "state/a.py", "from collections import Counter\nCounter('a')"),
-    (words.plans, "state/a.py", f"# {TODO}(#12): later"),
+    (words.plans, "state/a.py", f"# {LATER}(#12): later"),
     (words.reasons, "state/a.py", f"import a  {NOQA}: F401 - its import registers it"),
     (words.machine_paths, "README.md", "see deploy/work/x and https://example.org/work"),
 ]  # fmt: skip

@@ -356,10 +356,10 @@ class Generations(RuleBasedStateMachine):
     def record(self, name: GenerationName, value: int) -> None:
         assert name.number not in self.used
         self.used.add(name.number)
-        self.model.append((name, value))
+        self.model = [*self.model[-2:], (name, value)]  # as many as are retained
 
     def whole(self) -> list[tuple[GenerationName, int]]:
-        return [entry for entry in self.model[-3:] if entry[0] not in self.damaged]
+        return [entry for entry in self.model if entry[0] not in self.damaged]
 
     def go_on(self, generation: int | None = None) -> None:
         self.life = Life(self.directory, generation)

@@ -139,11 +139,13 @@ def test_a_kill_while_a_term_is_made_leaves_no_term(
 def test_a_term_says_what_it_restored_and_who_began_it(tmp_path: Path) -> None:
     held = lease.hold(tmp_path)
     held.begin_term(None)
+    (tmp_path / "checkpoints" / "0001-000000000007").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "0001-000000000009.tmp").mkdir()
     held.begin_term(GenerationName(1, 7))
     held.release()
 
     line = json.loads((tmp_path / "terms" / "0002").read_bytes())
-    assert line == {"restored": "0001-000000000007", "pid": os.getpid()}
+    assert line == {"restored": "0001-000000000007", "last_number": 9, "pid": os.getpid()}
     assert Lineage.read(tmp_path) == Lineage({1: None, 2: GenerationName(1, 7)})
 
 

@@ -1,6 +1,7 @@
 """The source over Kafka, against a real broker."""
 
 import json
+import signal
 import socket
 import time
 import uuid
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 
+from deploy.broker.broker import Broker
 from state.offsets import Offsets, Partition
 from streamer.clock import SystemClock
 from streamer.config import Clicks, KafkaSource
@@ -442,6 +444,41 @@ def test_a_setting_that_the_client_cannot_use_is_a_configuration_error():
 
     with pytest.raises(ConfigError, match=r"source.kafka: expected settings .* fetch_max_wait_ms"):
         connect(settings)
+
+
+@pytest.mark.crash
+def test_a_broker_that_hangs_dies_and_comes_back_blocks_no_poll_and_loses_nothing(
+    broker, tmp_path, open_source
+):
+    if broker.sasl_bootstrap is None:
+        pytest.skip("the broker of LIVEVEC_TEST_BROKER is not ours to kill")
+    own = Broker(tmp_path)
+    own.start()
+    with KafkaAdminClient(bootstrap_servers=own.bootstrap) as admin:
+        admin.create_topics({"clicks": {"num_partitions": 2}}, wait_for_metadata=True)
+    with KafkaProducer(bootstrap_servers=own.bootstrap) as producer:
+        send(producer, "clicks", [click(0)])
+    source = open_source("clicks", bootstrap_servers=(own.bootstrap,))
+    batches = read_to_end(source)
+
+    slowest = 0.0
+    for one in (signal.SIGSTOP, signal.SIGCONT, signal.SIGKILL):
+        own._process.send_signal(one)
+        before = time.monotonic()
+        assert source.poll(POLL_SECONDS, 10) is None
+        source.publish_position(source.position(), 1)
+        assert source.lag().clicks == 0
+        slowest = max(slowest, time.monotonic() - before)
+    own.kill()
+    own.start()
+    with KafkaProducer(bootstrap_servers=own.bootstrap) as producer:
+        send(producer, "clicks", [click(1)])
+    batches += read(source, lambda: source.position()[Partition("clicks", 0)] == 2)
+    source.close()
+    own.stop()
+
+    assert slowest < POLL_SECONDS + 0.3
+    assert all_items(batches) == [b"i0", b"i1"]
 
 
 def test_closing_twice_is_quick(new_topic, open_source):
