@@ -73,10 +73,10 @@ class Checkpoints:
         """Make `sections` and `offsets` durable together, as the next generation.
 
         1. write each part beside its final name   4. rename the directory into place
-        2. fsync it, before the next is encoded    5. point CURRENT at it
+        2. fsync it, before the next is begun      5. point CURRENT at it
         3. write and fsync the manifest            6. drop generations beyond `retain`
 
-        Blocks for the length of the writes; one part at a time is in memory twice. A crash
+        Blocks for the length of the writes, the caller's thread only; copies no array. A crash
         before 4 leaves the previous generation; from 4 on the new one is found and used, if
         its parent is the current one and its term holds. A CURRENT that could not be written
         is written by the next commit before its step 1; step 6 is repeated by it.
@@ -116,7 +116,7 @@ class Checkpoints:
         for section_name, section in sections.items():
             assert _SECTION_NAME.fullmatch(section_name), section_name
             path = beside / f"{section_name}{SUFFIX}"
-            parts.append(durable.write_part(path, durable.encode_section(section)))
+            parts.append(durable.write_section(path, section))
             self._on_step(2)
         self._on_step(3)
         durable.write_part(beside / FILE_NAME, replace(manifest, parts=tuple(parts)).to_json())

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +18,6 @@ from typing import NamedTuple
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
-from safetensors.numpy import save as save_arrays
 
 from state.errors import NoSpace, StateError
 from state.sections import Section
@@ -27,6 +26,10 @@ Buffer = bytes | bytearray | memoryview
 
 TEMPORARY = ".tmp"
 _CHUNK_BYTES = 16 << 20
+_TYPES = {
+    "<f4": "F32", "<f8": "F64", "<i8": "I64", "<u8": "U64", "<i4": "I32", "<u4": "U32",
+    "|u1": "U8", "|b1": "BOOL",
+}  # fmt: skip
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NOT_NOW = (errno.EAGAIN, errno.EACCES)
 
@@ -52,7 +55,7 @@ def write(path: Path, content: Buffer) -> None:
     beside = _beside(path)
     with _failures(path):
         try:
-            _create(beside, content)
+            _create(beside, [content])
             os.replace(beside, path)
         except BaseException:
             beside.unlink(missing_ok=True)
@@ -65,14 +68,7 @@ def write_part(path: Path, content: Buffer) -> Part:
 
     Raises `NoSpace` when the disk is full, leaving nothing behind.
     """
-    with _failures(path):
-        try:
-            return _create(path, content)
-        except FileExistsError:
-            raise
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
+    return _write_part(path, [content])
 
 
 def read_part(directory: Path, part: Part) -> bytes:
@@ -118,14 +114,18 @@ def entries(directory: Path) -> list[Path]:
         return sorted(directory.iterdir()) if directory.exists() else []
 
 
+def write_section(path: Path, section: Section) -> Part:
+    """Write `section` as `write_part` would its encoding, without a copy of its arrays."""
+    return _write_part(path, _section_chunks(section))
+
+
 def encode_section(section: Section) -> bytes:
     """Return `section` in the safetensors format, its values as JSON in the metadata.
 
-    The same section gives the same bytes. Raises `ValueError` for values that are not JSON.
+    The same section gives the same bytes. Raises `ValueError` for values that are not JSON
+    and for arrays of other types than the format's.
     """
-    values = json.dumps(section.values, allow_nan=False, ensure_ascii=False)
-    arrays = {name: np.asarray(array, order="C") for name, array in section.arrays.items()}
-    return save_arrays(arrays, metadata={"values": values})
+    return b"".join(_section_chunks(section))
 
 
 def decode_section(content: bytes) -> Section:
@@ -220,7 +220,7 @@ def create_locked(path: Path, content: bytes) -> int:
     with _failures(path, FileExistsError):
         descriptor = -1
         try:
-            _create(beside, content)
+            _create(beside, [content])
             descriptor = os.open(beside, os.O_RDWR)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.link(beside, path)
@@ -295,20 +295,65 @@ def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.urandom(4).hex()}{TEMPORARY}")
 
 
-def _create(path: Path, content: Buffer) -> Part:
-    view = memoryview(content)
-    view = view.cast("B") if view.nbytes else memoryview(b"")
+def _section_chunks(section: Section) -> list[Buffer]:
+    # Wide types first, as safetensors does: every array is then aligned to its type.
+    named = sorted(section.arrays.items(), key=lambda item: (-item[1].itemsize, item[0]))
+    values = json.dumps(section.values, allow_nan=False, ensure_ascii=False)
+    header: dict[str, object] = {"__metadata__": {"values": values}}
+    chunks: list[Buffer] = []
+    end = 0
+    for name, array in named:
+        if array.dtype.str not in _TYPES:
+            message = (
+                f"array {name!r}: expected one of {', '.join(_TYPES)}, found {array.dtype.str}"
+            )
+            raise ValueError(message)
+        start, end = end, end + array.nbytes
+        header[name] = {
+            "dtype": _TYPES[array.dtype.str],
+            "shape": array.shape,
+            "data_offsets": (start, end),
+        }
+        chunks.append(np.asarray(array, order="C").data)
+    text = json.dumps(header, ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return [len(text).to_bytes(8, "little") + text, *chunks]
+
+
+def _write_part(path: Path, chunks: Iterable[Buffer]) -> Part:
+    with _failures(path):
+        try:
+            return _create(path, chunks)
+        except FileExistsError:
+            raise
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+
+def _create(path: Path, chunks: Iterable[Buffer]) -> Part:
+    # Checksum and write let go of the interpreter: the stream goes on beside them.
     digest = hashlib.blake2b(digest_size=16)
+    size = 0
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
-        for start in range(0, len(view), _CHUNK_BYTES):
-            chunk = view[start : start + _CHUNK_BYTES]
+        for chunk in _pieces(chunks):
             digest.update(chunk)
             _write_all(descriptor, chunk)
+            size += len(chunk)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    return Part(path.name, len(view), digest.hexdigest())
+    return Part(path.name, size, digest.hexdigest())
+
+
+def _pieces(chunks: Iterable[Buffer]) -> Iterator[memoryview]:
+    for chunk in chunks:
+        view = memoryview(chunk)
+        if view.nbytes:  # a view of nothing cannot be cast
+            plain = view.cast("B")
+            for start in range(0, len(plain), _CHUNK_BYTES):
+                yield plain[start : start + _CHUNK_BYTES]
 
 
 def _write_all(descriptor: int, view: memoryview) -> None:

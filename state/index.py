@@ -10,6 +10,7 @@ and no partition holds noise.
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import faiss
@@ -57,7 +58,7 @@ class Items:
         """Return the id of each item."""
         together = self.id_bytes.tobytes()
         ends = self.id_ends.tolist()
-        return [together[a:b] for a, b in zip([0, *ends[:-1]], ends, strict=True) if ends]
+        return [together[a:b] for a, b in pairwise([0, *ends])]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ class Partition(NamedTuple):
     """One ordered part of a stream: a Kafka partition, or a file (its name, 0)."""
 
     topic: str
-    index: int
+    number: int
 
     def __str__(self) -> str:
-        return f"{self.topic}[{self.index}]"
+        return f"{self.topic}[{self.number}]"
 
 
 class Offsets(Mapping[Partition, int]):
@@ -50,7 +50,7 @@ class Offsets(Mapping[Partition, int]):
 
     def to_json(self) -> list[list[str | int]]:
         """Return rows of [topic, partition, next offset], in order."""
-        return [[p.topic, p.index, offset] for p, offset in sorted(self._next.items())]
+        return [[p.topic, p.number, offset] for p, offset in sorted(self._next.items())]
 
     @classmethod
     def from_json(cls, rows: list[list[str | int]]) -> "Offsets":

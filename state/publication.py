@@ -1,4 +1,4 @@
-"""Index versions and fresh frames as files: the write side and the read side of one format.
+"""Index versions as files: the write side and the read side of one format.
 
     published/terms/0003                 mirrors the term of the state directory
     published/v0003-000000000042/        manifest.json, <kind>.faiss, vectors, items

@@ -55,7 +55,7 @@ def run(
         open_source(loaded, clock),
         clock,
         generation=generation,
-        on_progress=kernel_progress(sys.stderr),
+        on_progress=kernel_progress(sys.stderr, clock),
     )
     stop_on_signals(daemon.stop)
     summary = daemon.run()

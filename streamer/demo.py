@@ -47,7 +47,7 @@ def run(port: int, seconds: float | None, *, is_quiet: bool) -> dict[str, Any]:
         configure_logs(config.log)
         clock = SystemClock()
         source = SimulatedClicks(TrafficSettings(rate=CLICKS_PER_SECOND), clock)
-        daemon = Daemon(config, source, clock, on_progress=kernel_progress(sys.stderr))
+        daemon = Daemon(config, source, clock, on_progress=kernel_progress(sys.stderr, clock))
         searcher = Searcher(
             config.published, config.serving, clock, ServingMetrics(CollectorRegistry())
         )

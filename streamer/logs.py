@@ -7,7 +7,10 @@ from typing import TextIO
 
 import structlog
 
+from streamer.clock import Clock
 from streamer.config import Log
+
+QUIET_SECONDS = 1.5
 
 
 def configure_logs(settings: Log) -> None:
@@ -33,11 +36,17 @@ def configure_logs(settings: Log) -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(name)s: %(message)s")
 
 
-def kernel_progress(stream: TextIO) -> Callable[[int, int, str], None]:
-    """Return a callback that shows which kernel is being compiled, on one line at a terminal."""
+def kernel_progress(stream: TextIO, clock: Clock) -> Callable[[int, int, str], None]:
+    """Return a callback that shows which kernel is being compiled, once that takes a while.
+
+    Kernels that come out of the cache go by unseen. At a terminal it is one line.
+    """
+    begun = clock.monotonic()
 
     def show(done: int, total: int, name: str) -> None:
-        line = f"compiling kernels {done + 1}/{total}: {name}"
+        if clock.monotonic() - begun < QUIET_SECONDS:
+            return
+        line = f"compiling kernels, once on this machine: {done + 1}/{total} {name}"
         if stream.isatty():
             stream.write(f"\r\x1b[K{line}" + ("\r\x1b[K" if done + 1 == total else ""))
         else:

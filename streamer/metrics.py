@@ -1,8 +1,11 @@
 """Every metric, defined once: prefix `livevec_`, base units, bounded labels."""
 
+from functools import partial
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _QUERY_BUCKETS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
+_BUILD_BUCKETS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 
 
 class ServingMetrics:
@@ -56,79 +59,58 @@ class DaemonMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
-        self.term = Gauge("livevec_term", "Term under which the daemon writes", registry=registry)
-        self.clicks_read = Counter("livevec_clicks_read", "Records read", registry=registry)
-        self.clicks_applied = Counter(
-            "livevec_clicks_applied", "Clicks whose tile was trained", registry=registry
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        by_reason = ["reason"]
+        self.term = gauge("livevec_term", "Term under which the daemon writes")
+        self.clicks_read = counter("livevec_clicks_read", "Records read")
+        self.clicks_applied = counter("livevec_clicks_applied", "Clicks whose tile was trained")
+        self.clicks_filtered = counter("livevec_clicks_filtered", "Clicks left out", by_reason)
+        self.clicks_dead_lettered = counter(
+            "livevec_clicks_dead_lettered", "Unusable clicks", by_reason
         )
-        self.clicks_filtered = Counter(
-            "livevec_clicks_filtered", "Clicks left out, by reason", ["reason"], registry=registry
+        self.clicks_held = gauge(
+            "livevec_clicks_held", "Clicks that wait for their window to close"
         )
-        self.clicks_dead_lettered = Counter(
-            "livevec_clicks_dead_lettered",
-            "Unusable clicks, by reason",
-            ["reason"],
-            registry=registry,
-        )
-        self.clicks_held = Gauge(
-            "livevec_clicks_held", "Clicks that wait for their window to close", registry=registry
-        )
-        self.pairs = Counter("livevec_pairs_trained", "Pairs trained", registry=registry)
-        self.items = Gauge("livevec_items", "Items that have a row", registry=registry)
-        self.max_items = Gauge("livevec_max_items", "Items that may have a row", registry=registry)
-        self.reset = Counter(
-            "livevec_rows_reset", "Rows that were not finite and began anew", registry=registry
-        )
-        self.windows_open = Gauge("livevec_windows_open", "Open session windows", registry=registry)
-        self.windows = Counter(
+        self.pairs = counter("livevec_pairs_trained", "Pairs (input, output) trained")
+        self.items = gauge("livevec_items", "Items that have a row")
+        self.max_items = gauge("livevec_max_items", "Items that may have a row")
+        self.reset = counter("livevec_rows_reset", "Rows that were not finite and began anew")
+        self.windows_open = gauge("livevec_windows_open", "Open session windows")
+        self.windows = counter(
             "livevec_windows",
-            "What happened to session windows: closed, closed_by_idle, evicted, merged; "
+            "Session windows closed, closed_by_idle, evicted or merged; "
             "dropped counts clicks that a window no longer keeps",
             ["event"],
-            registry=registry,
         )
-        self.lag = Gauge(
-            "livevec_source_lag_clicks", "Clicks that wait to be read", registry=registry
-        )
-        self.uncommitted = Gauge(
-            "livevec_uncommitted_clicks", "Clicks not yet durable", registry=registry
-        )
-        self.watermark = Gauge(
+        self.lag = gauge("livevec_source_lag_clicks", "Clicks that wait to be read")
+        self.uncommitted = gauge("livevec_uncommitted_clicks", "Clicks not yet durable")
+        self.watermark = gauge(
             "livevec_watermark_timestamp_seconds",
             "Event time up to which a partition is complete",
             ["topic", "partition"],
-            registry=registry,
         )
-        self.generation = Gauge(
-            "livevec_generation_number", "Newest committed generation", registry=registry
-        )
-        self.committed = Gauge(
+        self.generation = gauge("livevec_generation_number", "Newest committed generation")
+        self.committed = gauge(
             "livevec_generation_committed_timestamp_seconds",
             "When the newest generation was committed",
-            registry=registry,
         )
         self.commit_seconds = Histogram(
             "livevec_commit_duration_seconds",
             "From the cut to a durable generation",
             registry=registry,
         )
-        self.version = Gauge(
-            "livevec_index_version_number", "Newest published version", registry=registry
-        )
-        self.published = Gauge(
-            "livevec_index_published_timestamp_seconds",
-            "When the newest version was published",
-            registry=registry,
+        self.version = gauge("livevec_index_version_number", "Newest published version")
+        self.published = gauge(
+            "livevec_index_published_timestamp_seconds", "When the newest version was published"
         )
         self.build_seconds = Histogram(
             "livevec_index_build_duration_seconds",
             "From loading a generation to a published version",
-            buckets=(0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000),
+            buckets=_BUILD_BUCKETS,
             registry=registry,
         )
-        self.recall = Gauge(
+        self.recall = gauge(
             "livevec_index_recall_ratio",
             "recall@10 of the newest version against exact search",
             ["kind", "queries"],
-            registry=registry,
         )

@@ -32,7 +32,7 @@ class Observer:
         if lag is not None:
             metrics.lag.set(lag)
         for partition, time_ms in pipeline.watermarks.event_times_ms().items():
-            metrics.watermark.labels(partition.topic, partition.index).set(time_ms / 1000)
+            metrics.watermark.labels(partition.topic, partition.number).set(time_ms / 1000)
 
     def commit(self, committed: Committed, now_ms: int) -> None:
         """Take over what a commit was."""

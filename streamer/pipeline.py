@@ -132,7 +132,7 @@ class Pipeline:
             "items": len(self.store),
             "ledger": self.ledger.counts(self.windows.held),
             "event_times_ms": [
-                [partition.topic, partition.index, time]
+                [partition.topic, partition.number, time]
                 for partition, time in self.watermarks.event_times_ms().items()
             ],
             "dead_letters_bytes": self._dead_letters.sync(),
@@ -196,7 +196,7 @@ class Pipeline:
             batch.partition,
             int(batch.offsets[click]),
             "future",
-            f"event time {batch.event_times_ms[click]} is over {limit:.0f} s ahead of its partition",
+            f"event time {batch.event_times_ms[click]} is over {limit:.0f} s ahead",
             batch.buffer[start : start + batch.record_lengths[click]].tobytes(),
         )
 

@@ -34,7 +34,7 @@ class ManualClock:
 
 
 @dataclass(frozen=True)
-class TestBroker:
+class RunBroker:
     """Addresses of the run's broker; `sasl_bootstrap` wants PLAIN, livevec, secret."""
 
     bootstrap: str
@@ -52,7 +52,7 @@ def manual_clock() -> ManualClock:
 @pytest.fixture(scope="session")
 def broker(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[TestBroker]:
+) -> Iterator[RunBroker]:
     """Yield `LIVEVEC_TEST_BROKER`, else a broker of our own; skip where there can be none.
 
     One that can be had and does not start is a failure where `CI` is true.
@@ -60,7 +60,7 @@ def broker(
     stash = request.config.stash
     if named := os.environ.get("LIVEVEC_TEST_BROKER"):
         stash[BROKER_USED] = f"{named} (LIVEVEC_TEST_BROKER)"
-        yield TestBroker(named)
+        yield RunBroker(named)
         return
     own = None
     try:
@@ -74,7 +74,7 @@ def broker(
             raise
         pytest.skip(str(error))
     stash[BROKER_USED] = f"Apache Kafka {version()} at {own.bootstrap}, started for this run"
-    yield TestBroker(own.bootstrap, own.sasl_bootstrap)
+    yield RunBroker(own.bootstrap, own.sasl_bootstrap)
     own.stop()
 
 

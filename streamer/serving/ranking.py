@@ -215,8 +215,9 @@ def _direction(vector: Vector, where: str) -> Vector:
     if not np.isfinite(vector).all():
         message = f"{where}: expected finite numbers that fit 32 bits, found others"
         raise InvalidQuery(message)
-    length = float(np.linalg.norm(vector.astype(np.float64)))
+    wide = vector.astype(np.float64)  # the square of a large float32 is no float32
+    length = np.linalg.norm(wide)
     if length <= _DIRECTIONLESS:
         message = f"{where}: expected a vector that points somewhere, found one of length 0"
         raise InvalidQuery(message)
-    return (vector / length).astype(np.float32)
+    return (wide / length).astype(np.float32)

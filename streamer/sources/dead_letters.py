@@ -69,7 +69,7 @@ class DeadLetters:
 def _line(letter: DeadLetter) -> bytes:
     line: dict[str, str | int] = {
         "topic": letter.partition.topic,
-        "partition": letter.partition.index,
+        "partition": letter.partition.number,
         "offset": letter.offset,
         "reason": letter.reason,
         "detail": letter.detail,

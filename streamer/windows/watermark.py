@@ -24,7 +24,7 @@ class Watermarks:
     >>> watermarks.index_of(Partition("clicks", 3))
     0
     >>> Watermarks(watermarks.snapshot()).partitions
-    [Partition(topic='clicks', index=3)]
+    [Partition(topic='clicks', number=3)]
     """
 
     def __init__(self, section: Section) -> None:
@@ -72,7 +72,7 @@ class Watermarks:
     def snapshot(self) -> Section:
         """Return what a restart needs."""
         rows: list[list[Any]] = [
-            [partition.topic, partition.index, *(int(value) for value in self.rows[at, :3])]
+            [partition.topic, partition.number, *(int(value) for value in self.rows[at, :3])]
             for at, partition in enumerate(self.partitions)
         ]
         return Section(values={"partitions": rows})

@@ -10,6 +10,7 @@ MAY_WRITE = {
     "state/durable.py": "the one place",
     "state/lease.py": "locks are files that carry no state",
     "kernels/policy.py": "the compile cache is not state",
+    "streamer/demo.py": "a temporary directory for the state, made before and removed after",
 }
 MAY_DRAW = {
     "state/durable.py": "a file's name while it is being written, which no state depends on",

@@ -245,8 +245,6 @@ def test_the_tree_is_read():
 
 def test_every_module_opens_with_the_sentence_of_the_module_map():
     # Without the page there is no map, and a distribution of the packages alone has none.
-    if not ARCHITECTURE.exists():
-        pytest.skip("no ARCHITECTURE.md beside the packages")
     page = ARCHITECTURE.read_text()
     found = [fault for module in modules() for fault in words.opens_as_mapped(module, page)]
 

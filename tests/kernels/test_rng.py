@@ -6,6 +6,7 @@ import pytest
 from kernels import rng
 
 MASK = (1 << 64) - 1
+GOLDEN, M1, M2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 # The published values of SplitMix64 (its authors' C code, run for two seeds).
 PUBLISHED = {
     1234567: [
@@ -50,14 +51,25 @@ def test_a_number_needs_no_number_before_it():
     ]
 
 
-def test_mix_is_the_published_finaliser():
-    def oracle(z):
-        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
-        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
-        return z ^ (z >> 31)
+def mixed(z):
+    z = ((z ^ (z >> 30)) * M1) & MASK
+    z = ((z ^ (z >> 27)) * M2) & MASK
+    return z ^ (z >> 31)
 
-    for z in (0, 1, 1 << 63, MASK, 0x0123456789ABCDEF):
-        assert int(rng.mix(np.uint64(z))) == oracle(z)
+
+@pytest.mark.parametrize("z", [0, 1, 1 << 63, MASK, 0x0123456789ABCDEF])
+def test_mix_is_the_published_finaliser(z):
+    assert int(rng.mix(np.uint64(z))) == mixed(z)
+
+
+@pytest.mark.parametrize("key", [(0, 0, 0), (1, 0, 7), (1, 3, 7), (MASK, 1 << 63, (1 << 40) + 5)])
+def test_a_stream_begins_where_it_always_did(key):
+    # A restored state goes on with the same draws: this formula is part of its format.
+    seed, partition, offset = key
+    of_seed, of_partition = mixed((seed + GOLDEN) & MASK), mixed(partition ^ GOLDEN)
+    start = mixed((of_seed + of_partition * M1 + offset * M2) & MASK)
+
+    assert int(rng.stream(*(np.uint64(one) for one in key))) == start
 
 
 def test_each_seed_partition_and_offset_has_a_stream_of_its_own():

@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from state import durable, recovery
+from state import durable, lease, recovery
 from state.errors import NoSpace, StateError, Superseded
 from state.lease import Tenure
 from state.manifest import GenerationName, generations
@@ -163,6 +163,18 @@ def test_a_new_owner_points_current_at_what_it_restored_and_collects(tmp_path: P
     new.end()
 
 
+def test_two_rollbacks_in_a_row_give_no_number_again(tmp_path: Path) -> None:
+    life = Life(tmp_path)
+    for value in (1, 2, 3):
+        life.commit(value)
+    life.end()
+    for generation in (2, 1):
+        life = Life(tmp_path, generation)
+        life.end()
+
+    assert life.commit(4) == GenerationName(3, 4)
+
+
 def test_a_superseded_owner_writes_nothing_and_says_so(tmp_path: Path) -> None:
     old = Life(tmp_path)
     old.commit(1)
@@ -201,6 +213,26 @@ def test_an_owner_superseded_during_a_commit_harms_nothing(tmp_path: Path, step:
     assert value_of(new.recovered) == (2 if step >= 5 else 1)
     assert restored_value(tmp_path) == 3
     assert not [name for name in names(tmp_path) if name.endswith(".tmp")]
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4])
+def test_an_owner_superseded_before_the_rename_puts_nothing_into_place(
+    tmp_path: Path, step: int
+) -> None:
+    old = Life(tmp_path)
+    old.commit(1)
+    before = names(tmp_path)
+
+    def begin_newer_term(reached: int) -> None:
+        if reached == step and old.tenure.term == max(lease.terms(tmp_path)):
+            old.hold.begin_term(old.checkpoints.newest)
+
+    old.checkpoints._on_step = begin_newer_term
+    with pytest.raises(Superseded):
+        old.commit(2)
+
+    assert names(tmp_path) == before
+    old.end()
 
 
 @pytest.mark.parametrize("commits_of_the_new_owner", [0, 1, 5])
@@ -458,5 +490,5 @@ class Generations(RuleBasedStateMachine):
         shutil.rmtree(self.directory)
 
 
-Generations.TestCase.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+Generations.TestCase.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
 TestGenerations = Generations.TestCase

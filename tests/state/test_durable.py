@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from safetensors import safe_open
 
 from state import durable
 from state.durable import AppendLog, Part
@@ -122,6 +123,28 @@ def test_a_transposed_array_is_encoded_by_its_values() -> None:
     restored = durable.decode_section(durable.encode_section(Section({"a": array})))
 
     assert restored.arrays["a"].tolist() == [[0, 3], [1, 4], [2, 5]]
+
+
+def test_a_section_written_is_its_encoding(tmp_path: Path) -> None:
+    arrays = {"a": np.arange(6, dtype="u8").reshape(2, 3).T, "n": np.zeros((0, 4), "f4")}
+    section = Section(arrays, {"x": "é"})
+
+    part = durable.write_section(tmp_path / "store", section)
+
+    assert durable.read_part(tmp_path, part) == durable.encode_section(section)
+
+
+def test_another_reader_of_the_format_reads_a_section(tmp_path: Path) -> None:
+    durable.write_section(tmp_path / "s", Section({"a": np.arange(3, dtype="i4")}, {"x": 1}))
+
+    with safe_open(tmp_path / "s", "np") as opened:
+        assert opened.get_tensor("a").tolist() == [0, 1, 2]
+        assert opened.metadata() == {"values": '{"x": 1}'}
+
+
+def test_an_array_that_the_format_has_no_name_for_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match=r"'ids': expected one of .* found <U3"):
+        durable.encode_section(Section({"ids": np.array(["abc"])}))
 
 
 def test_restored_arrays_share_nothing() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from state import lease
+from state import durable, lease
 from state.errors import DamagedPointer, DirectoryTaken, StateError, Superseded
 from state.lease import Lineage
 from state.manifest import GenerationName
@@ -122,6 +122,25 @@ def test_a_starter_that_saw_no_term_does_not_follow_a_quicker_one(tmp_path: Path
         slow.begin_term(None)
 
     assert lease.terms(tmp_path) == [1]
+    quick.release()
+
+
+def test_a_start_that_locks_a_term_too_late_sees_the_newer_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = lease.hold(tmp_path)
+    quick.begin_term(None)
+    lock = durable.lock
+
+    def paused_before(path: Path) -> int | None:
+        monkeypatch.undo()
+        quick.begin_term(None)
+        return lock(path)
+
+    monkeypatch.setattr(durable, "lock", paused_before)
+    with pytest.raises(DirectoryTaken, match="term 2"):
+        lease.hold(tmp_path)
+
     quick.release()
 
 

@@ -214,8 +214,9 @@ def test_a_first_generation_without_current_is_used(tmp_path: Path) -> None:
 def test_a_newer_generation_with_another_parent_than_current_is_not_used(directory: Path) -> None:
     pointer(directory).write_text("0001-000000000001 1\n")
 
-    # 2 is the child of 1, which CURRENT names; 3 is not
-    assert value_of(recovered(directory)) == 2
+    assert value_of(recovered(directory)) == 2  # the child of 1
+    shutil.rmtree(directory / "checkpoints" / "0001-000000000002")
+    assert value_of(recovered(directory)) == 1
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])

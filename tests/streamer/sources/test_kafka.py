@@ -137,6 +137,7 @@ def test_records_without_key_or_value_are_counted(new_topic, producer, open_sour
     assert all_items(batches) == [b"i1", b"i3"]
     letters = [letter for batch in batches for letter in batch.dead_letters]
     assert [(letter.offset, letter.raw) for letter in letters] == [(1, b"")]
+    assert "null" in letters[0].detail
     assert sum(batch.n_read for batch in batches) == 3
 
 
@@ -173,6 +174,52 @@ def test_an_aborted_transaction_is_not_read_and_its_offsets_are_passed(
     # Ten records and a marker behind each transaction.
     assert source.position()[Partition(topic, 0)] == 12
     assert batches[-1].next_offset == 12
+
+
+def abort(bootstrap: str, topic: str, values, partition: int = 0) -> None:
+    with KafkaProducer(bootstrap_servers=bootstrap, transactional_id=topic) as producer:
+        producer.init_transactions()
+        producer.begin_transaction()
+        send(producer, topic, values, partition)
+        producer.abort_transaction()
+
+
+def test_where_all_is_aborted_the_position_reaches_the_end(broker, new_topic, open_source):
+    topic = new_topic()
+    abort(broker.bootstrap, topic, map(click, range(3)))
+    source = open_source(topic)
+
+    batches = read(source, lambda: set(source.caught_up()) == set(source.partitions()))
+
+    assert [(batch.n_read, batch.next_offset) for batch in batches] == [(0, 4)]
+    assert source.lag().clicks == 0
+
+
+def test_a_busy_partition_does_not_hide_that_another_has_moved(
+    broker, new_topic, producer, open_source
+):
+    topic = new_topic(2)
+    send(producer, topic, map(click, range(300)), 0)
+    abort(broker.bootstrap, topic, [click(0)], 1)
+    source = open_source(topic)
+
+    read(source, lambda: source.position()[Partition(topic, 1)] == 2, max_clicks=1)
+
+    assert source.position()[Partition(topic, 0)] < 300
+
+
+def test_polls_may_ask_for_fewer_clicks_than_were_fetched(new_topic, producer, open_source):
+    topic = new_topic(2)
+    for index in range(2):
+        send(producer, topic, map(click, range(100 * index, 100 * index + 50)), index)
+    source = open_source(topic)
+
+    batches = read(source, lambda: source.lag().clicks < 100)
+    batches += read_to_end(source, max_clicks=3)
+
+    for index in range(2):
+        of_one = [batch for batch in batches if batch.partition == Partition(topic, index)]
+        assert all_items(of_one) == [b"i%d" % (100 * index + n) for n in range(50)]
 
 
 def test_clicks_of_an_open_transaction_wait_for_its_end(broker, new_topic, open_source):

@@ -83,6 +83,12 @@ def test_another_seed_is_other_traffic():
     assert read(make(seed=1), 500)[1] != read(make(seed=2), 500)[1]
 
 
+def test_no_chunk_repeats_another():
+    items = read(make(malformed=0), 2 * CHUNK)[1]
+
+    assert np.mean([a == b for a, b in zip(items[:CHUNK], items[CHUNK:], strict=True)]) < 0.05
+
+
 def test_the_lines_say_what_the_columns_say():
     n = CHUNK + 1000
     columns, items, dead = read(make(), n)
@@ -233,6 +239,14 @@ def test_a_rate_gives_what_is_due_and_waits_no_longer_than_it_may():
     assert source.poll(0.001, 200).n_read == 100
     assert source.poll(0.0, 200) is None
     assert source.caught_up() == (PARTITION,)
+
+
+def test_a_rate_waits_for_a_batch_worth_20_ms_and_no_longer():
+    clock = ManualClock()
+    source = SimulatedClicks(TrafficSettings(rate=1024.0), clock)
+
+    assert source.poll(10.0, 500).n_read == 20
+    assert clock.slept == pytest.approx(20 / 1024)
 
 
 def test_a_paused_source_gives_nothing_and_moves_nowhere():
