@@ -12,7 +12,6 @@ import numpy as np
 from numba import types
 
 from kernels.policy import kernel, part
-from kernels.table import find
 from kernels.tiles import TILES, add_neighbours, begin_tile, begin_tile_of
 from kernels.windows import (
     AFTER,
@@ -33,10 +32,8 @@ from kernels.windows import (
     I8,
     IDLE,
     KEPT,
-    MERGED,
     N_CLICKS,
     NEVER,
-    NEXT,
     OFFSET,
     OPEN,
     PARTITION,
@@ -53,9 +50,12 @@ from kernels.windows import (
     first_due,
     free_window,
     link,
+    merge,
+    oldest,
     open_window,
     pull,
     push,
+    touching,
     unlink,
 )
 
@@ -121,20 +121,8 @@ def _close(s, rules, w, tiles):
 
 
 @part
-def _close_behind(s, rules, partition, watermark, tiles, counter):
-    """Close every window of a partition that lies behind `watermark`; False if tiles are full."""
-    while True:
-        w = first_due(s, rules, partition)
-        if w < 0 or s.windows[w, DUE] >= watermark:
-            return True
-        if not _close(s, rules, w, tiles):
-            return False
-        s.counters[counter] += 1
-
-
-@part
-def _close_idle(s, rules, tiles):
-    """Let the slowest active partition's progress close the windows of idle ones."""
+def _slowest_active(s):
+    """Return the watermark that closes the windows of idle partitions; NEVER if it closes none."""
     slowest = FOREVER
     n_idle = 0
     for p in range(s.partitions.shape[0]):
@@ -142,23 +130,45 @@ def _close_idle(s, rules, tiles):
             n_idle += 1
         elif s.partitions[p, WATERMARK] < slowest:
             slowest = s.partitions[p, WATERMARK]
-    if n_idle == 0 or slowest == FOREVER:
-        return True
-    for p in range(s.partitions.shape[0]):
-        if s.partitions[p, IDLE] and not _close_behind(s, rules, p, slowest, tiles, CLOSED_BY_IDLE):
-            return False
-    return True
+    if n_idle == 0:
+        return NEVER
+    return slowest
 
 
 @part
-def _oldest(s, rules):
-    """Return the window that closes first, in the order of (close time, key), or -1."""
-    oldest = np.int64(-1)
+def _first_passed(s, rules, partition, slowest):
+    """Return the window that closes first of those behind their watermark, or -1.
+
+    That is the watermark of `partition`, and `slowest` where a partition is idle.
+    """
+    first = first_due(s, rules, partition)
+    if first >= 0 and s.windows[first, DUE] >= s.partitions[partition, WATERMARK]:
+        first = np.int64(-1)
+    if slowest == NEVER:
+        return first
     for p in range(s.partitions.shape[0]):
+        if not s.partitions[p, IDLE]:
+            continue
         w = first_due(s, rules, p)
-        if w >= 0 and (oldest < 0 or closes_before(s, w, oldest)):
-            oldest = w
-    return oldest
+        if w < 0 or s.windows[w, DUE] >= slowest:
+            continue
+        if first < 0 or closes_before(s, w, first):
+            first = w
+    return first
+
+
+@part
+def _close_passed(s, rules, partition, tiles):
+    """Close what the watermarks have passed, by (close time, key); False if tiles are full."""
+    slowest = _slowest_active(s)
+    while True:
+        w = _first_passed(s, rules, partition, slowest)
+        if w < 0:
+            return True
+        is_idle = s.partitions[s.windows[w, PARTITION], IDLE]
+        if not _close(s, rules, w, tiles):
+            return False
+        s.counters[CLOSED_BY_IDLE if is_idle else CLOSED] += 1
 
 
 @part
@@ -173,40 +183,6 @@ def _is_future(s, rules, partition, time):
         return True
     s.partitions[partition, AHEAD] = 0
     return False
-
-
-@part
-def _touching(s, rules, key, time, skip):
-    """Return the key's window, other than `skip`, within the gap of `time`, or -1."""
-    w = find(s.table_keys, s.table_slots, key)
-    while w >= 0:
-        if (
-            w != skip
-            and time >= s.windows[w, START] - rules.gap
-            and time <= s.windows[w, END] + rules.gap
-        ):
-            return w
-        w = s.windows[w, NEXT]
-    return w
-
-
-@part
-def _merge(s, a, b):
-    """Move the clicks of window `b`, which lies later, to the end of `a`; forget `b`."""
-    head, tail = s.windows[b, HEAD], s.windows[a, TAIL]
-    if head >= 0:
-        s.clicks[head, BEFORE] = tail
-        if tail >= 0:
-            s.clicks[tail, AFTER] = head
-        else:
-            s.windows[a, HEAD] = head
-        s.windows[a, TAIL] = s.windows[b, TAIL]
-    s.windows[a, END] = s.windows[b, END]
-    s.windows[a, KEPT] += s.windows[b, KEPT]
-    s.windows[a, TRAINED] += s.windows[b, TRAINED]
-    pull(s, b)
-    free_window(s, b)
-    s.counters[MERGED] += 1
 
 
 @part
@@ -245,6 +221,7 @@ def _add_click(s, rules, w, arrivals, i, partition, tiles):
     before = _place(s, w, arrivals, i, partition)
     after = s.windows[w, HEAD] if before < 0 else s.clicks[before, AFTER]
     item = arrivals.item_keys[i]
+    s.windows[w, TRAINED] += 1
     if (before >= 0 and s.items[before] == item) or (after >= 0 and s.items[after] == item):
         begin_tile(tiles, item, arrivals.weights[i], partition, arrivals.offsets[i])
         if before >= 0 and s.items[before] == item:
@@ -252,17 +229,21 @@ def _add_click(s, rules, w, arrivals, i, partition, tiles):
         return REPEAT
     c = _new_click(s, arrivals, i, partition)
     link(s, w, c, before)
-    s.windows[w, TRAINED] += 1
     if not rules.is_early:
         s.counters[HELD] += 1
         return ACCEPTED
     begin_tile_of(s, tiles, c)
     add_neighbours(s, tiles, c, BEFORE, rules.window)
     add_neighbours(s, tiles, c, AFTER, rules.window)
-    while s.windows[w, KEPT] > rules.max_kept:
+    return ACCEPTED
+
+
+@part
+def _drop_oldest(s, rules, w):
+    """Keep no more clicks of a window than is allowed, unless they wait to be trained."""
+    while rules.is_early and s.windows[w, KEPT] > rules.max_kept:
         unlink(s, w, s.windows[w, HEAD])
         s.counters[DROPPED] += 1
-    return ACCEPTED
 
 
 @part
@@ -279,29 +260,37 @@ def _settle(s, rules, w, time, partition):
 
 
 @part
+def _is_late(s, rules, end, partition):
+    """Tell whether a window that ends at `end` has closed, by the partition's watermark."""
+    return end + rules.gap + rules.lateness < s.partitions[partition, WATERMARK]
+
+
+@part
 def _arrive(s, rules, arrivals, i, partition, tiles):
     """Put click `i` into its window; return what became of it."""
     key, time = arrivals.session_keys[i], arrivals.times[i]
-    w = _touching(s, rules, key, time, np.int64(-1))
-    other = _touching(s, rules, key, time, w) if w >= 0 else np.int64(-1)
+    w = touching(s, rules, key, time, np.int64(-1))
+    other = touching(s, rules, key, time, w) if w >= 0 else np.int64(-1)
     end = time
     if w >= 0:
         end = max(end, s.windows[w, END])
     if other >= 0:
         end = max(end, s.windows[other, END])
-    if end + rules.gap + rules.lateness < s.partitions[partition, WATERMARK]:
+    if _is_late(s, rules, end, partition):
         return LATE
     if other >= 0:
         if s.windows[other, START] < s.windows[w, START]:
             w, other = other, w
-        _merge(s, w, other)
+        merge(s, w, other)
     elif w < 0:
         w = open_window(s, key, partition, time)
         push(s, w, due(s, rules, w))
     _settle(s, rules, w, time, partition)
-    if s.windows[w, TRAINED] >= rules.max_trained:
-        return BOT
-    return _add_click(s, rules, w, arrivals, i, partition, tiles)
+    fate = BOT
+    if s.windows[w, TRAINED] < rules.max_trained:
+        fate = _add_click(s, rules, w, arrivals, i, partition, tiles)
+    _drop_oldest(s, rules, w)
+    return fate
 
 
 @part
@@ -309,7 +298,7 @@ def _make_room(s, rules, tiles):
     """Close the oldest window if one more would be too many; False if its tiles do not fit."""
     if s.counters[OPEN] < rules.max_open:
         return True
-    w = _oldest(s, rules)
+    w = oldest(s, rules)
     if not _close(s, rules, w, tiles):
         return False
     s.counters[EVICTED] += 1
@@ -317,8 +306,11 @@ def _make_room(s, rules, tiles):
 
 
 @part
-def _needs_window(s, rules, arrivals, i):
-    return _touching(s, rules, arrivals.session_keys[i], arrivals.times[i], np.int64(-1)) < 0
+def _opens_window(s, rules, arrivals, i, partition):
+    key, time = arrivals.session_keys[i], arrivals.times[i]
+    if _is_late(s, rules, time, partition):
+        return False
+    return touching(s, rules, key, time, np.int64(-1)) < 0
 
 
 @kernel(
@@ -358,12 +350,9 @@ def extend(s, rules, arrivals, partition, begin, fates, tiles):
         watermark = time - rules.out_of_orderness
         if watermark > s.partitions[partition, WATERMARK]:
             s.partitions[partition, WATERMARK] = watermark
-        watermark = s.partitions[partition, WATERMARK]
-        if not _close_behind(s, rules, partition, watermark, tiles, CLOSED):
+        if not _close_passed(s, rules, partition, tiles):
             return i
-        if not _close_idle(s, rules, tiles):
-            return i
-        if _needs_window(s, rules, arrivals, i) and not _make_room(s, rules, tiles):
+        if _opens_window(s, rules, arrivals, i, partition) and not _make_room(s, rules, tiles):
             return i
         if tiles.items.shape[0] - tiles.used[0] < 2:
             return i
@@ -386,7 +375,7 @@ def close_all(s, rules, tiles):
     bool, whether all are closed; if not, `tiles` is full and must be emptied first
     """
     while True:
-        w = _oldest(s, rules)
+        w = oldest(s, rules)
         if w < 0:
             return True
         if not _close(s, rules, w, tiles):

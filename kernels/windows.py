@@ -220,6 +220,51 @@ def unlink(s, w, c):
     s.counters[FREE_CLICK] = c
 
 
+@part
+def touching(s, rules, key, time, skip):
+    """Return the key's window, other than `skip`, within the gap of `time`, or -1."""
+    w = find(s.table_keys, s.table_slots, key)
+    while w >= 0:
+        if (
+            w != skip
+            and time >= s.windows[w, START] - rules.gap
+            and time <= s.windows[w, END] + rules.gap
+        ):
+            return w
+        w = s.windows[w, NEXT]
+    return w
+
+
+@part
+def merge(s, a, b):
+    """Move the clicks of window `b`, which lies later, to the end of `a`; forget `b`."""
+    head, tail = s.windows[b, HEAD], s.windows[a, TAIL]
+    if head >= 0:
+        s.clicks[head, BEFORE] = tail
+        if tail >= 0:
+            s.clicks[tail, AFTER] = head
+        else:
+            s.windows[a, HEAD] = head
+        s.windows[a, TAIL] = s.windows[b, TAIL]
+    s.windows[a, END] = s.windows[b, END]
+    s.windows[a, KEPT] += s.windows[b, KEPT]
+    s.windows[a, TRAINED] += s.windows[b, TRAINED]
+    pull(s, b)
+    free_window(s, b)
+    s.counters[MERGED] += 1
+
+
+@part
+def oldest(s, rules):
+    """Return the window that closes first, in the order of (close time, key), or -1."""
+    first = np.int64(-1)
+    for p in range(s.partitions.shape[0]):
+        w = first_due(s, rules, p)
+        if w >= 0 and (first < 0 or closes_before(s, w, first)):
+            first = w
+    return first
+
+
 @kernel(types.void(WINDOWS, U8, I8_2D, I8_2D, U8, F4), fastmath=False)
 def collect(s, keys, windows, clicks, items, weights):
     """Copy the open windows and their clicks out, window by window, each in its order.

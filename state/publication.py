@@ -111,6 +111,10 @@ class Publications:
         durable.collect_temporaries(self._directory)
         self._collect()
 
+    def newest_manifest(self) -> Mapping[str, Any] | None:
+        """Return the manifest of the version that CURRENT names, taken over or our own."""
+        return None if self._newest is None else _read_manifest(self._directory, self._newest)
+
     def publish(
         self, generation: Manifest, items: Items, built: Mapping[str, BuiltIndex], created_ms: int
     ) -> VersionName:

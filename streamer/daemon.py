@@ -131,6 +131,8 @@ class Daemon:
             position=[f"{partition}:{at}" for partition, at in pipeline.offsets.items()],
         )
         publisher = Publisher(config, pipeline, checkpoints, publications, self._clock)
+        if found:
+            publisher.adopt(found)
         observer = Observer(self.metrics, pipeline)
         publisher.on_commit = lambda one: self._on_commit(observer, one, tenure.term)
         publisher.on_publish = lambda one: self._on_publish(observer, one)
@@ -191,11 +193,12 @@ class Daemon:
         self.health.not_ready("draining")
         log.info("draining", reason="the source has ended" if is_exhausted else "told to stop")
         deadline = Deadline(self._clock, self._config.checkpoint.drain_seconds)
+        n_closed = 0
         if is_exhausted:
-            pipeline.finish()
+            n_closed = pipeline.finish()
             deadline = Deadline(self._clock, float("inf"))
         assert pipeline.missing == 0, f"{pipeline.missing} clicks are nowhere"
-        publisher.finish(deadline, publish=is_exhausted)
+        publisher.finish(deadline, publish=is_exhausted, is_changed=n_closed > 0)
         self._observer.batch(publisher, self._source.lag().clicks)
         summary = summary_of(pipeline, publisher)
         log.info("drained", **summary)
@@ -222,7 +225,7 @@ def summary_of(pipeline: Pipeline, publisher: Publisher) -> dict[str, Any]:
     """Return what has been done, as summaries print it."""
     committed, published = publisher.committed, publisher.published
     recall = (
-        {kind: round(one.recall["click_weighted"], 4) for kind, one in published.built.items()}
+        {kind: round(one["click_weighted"], 4) for kind, one in published.recall.items()}
         if published
         else {}
     )

@@ -22,12 +22,21 @@ from streamer.publishing.publisher import Published
 from streamer.serving.app import QueryService
 from streamer.serving.ranking import Options, Searchable
 from streamer.serving.searcher import Searcher
-from streamer.sources.simulated import SimulatedClicks, TrafficSettings, named_items, taste_of
+from streamer.sources.simulated import (
+    SimulatedClicks,
+    TrafficSettings,
+    item_name,
+    named_items,
+    taste_of,
+)
 
-CLICKS_PER_SECOND = 50_000.0
+# Slow and noisy enough that a person sees neighbours become sensible over half a minute.
+TRAFFIC = TrafficSettings(rate=10_000.0, items_per_taste=200, foreign=0.35, two_tastes=0.3)
 REFRESH_SECONDS = 0.5
-NEIGHBOURS_SECONDS = 4.0
-N_NAMED = 4
+FIRST_SECONDS = 0.02  # until the first click has come, from which seconds are counted
+NEIGHBOURS_SECONDS = 3.0
+# Two items that everybody looks at, and two that are seldom seen.
+NAMED = (*named_items(2), *(item_name(number).encode() for number in (24 * 60 + 5, 24 * 90 + 13)))
 N_NEIGHBOURS = 10
 N_SHOWN = 3
 # The share is taken over items that traffic shows: whoever was clicked five times has a place.
@@ -46,7 +55,7 @@ def run(port: int, seconds: float | None, *, is_quiet: bool) -> dict[str, Any]:
         config = _config(Path(directory), port)
         configure_logs(config.log)
         clock = SystemClock()
-        source = SimulatedClicks(TrafficSettings(rate=CLICKS_PER_SECOND), clock)
+        source = SimulatedClicks(TRAFFIC, clock)
         daemon = Daemon(config, source, clock, on_progress=kernel_progress(sys.stderr, clock))
         searcher = Searcher(
             config.published, config.serving, clock, ServingMetrics(CollectorRegistry())
@@ -94,7 +103,6 @@ class _Display:
         self._clock = clock
         self._out = out
         self._seconds = seconds
-        self._named = named_items(N_NAMED)
         self._begun = 0.0
         self._last = (0.0, 0)
         self._shown_at = 0.0
@@ -103,7 +111,7 @@ class _Display:
     def watch(self, stopping: threading.Event) -> None:
         """Show what happens until `stopping`; tell the daemon to stop when its time is over."""
         self._daemon.started.wait()
-        while not stopping.wait(REFRESH_SECONDS):
+        while not stopping.wait(REFRESH_SECONDS if self._begun else FIRST_SECONDS):
             pipeline, now = self._daemon.pipeline, self._clock.monotonic()
             if pipeline is None or pipeline.clicks == 0:
                 continue
@@ -163,7 +171,7 @@ class _Display:
         except NotReady:
             return
         lines = []
-        for item in self._named:
+        for item in NAMED:
             row = version.rows.get(item)
             if row is None:
                 continue
@@ -203,8 +211,8 @@ def _config(directory: Path, port: int) -> Config:
     return settings.load(
         None,
         store={"directory": directory, "max_items": 100_000},
-        checkpoint={"interval_seconds": 3.0},
-        index={"interval_seconds": 5.0, "min_rows": 500},
+        checkpoint={"interval_seconds": 1.0},
+        index={"interval_seconds": 2.0, "min_rows": 500},
         serving={"port": port},
         metrics={"port": 0},
         log={"level": "warning"},

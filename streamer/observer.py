@@ -45,8 +45,8 @@ class Observer:
         self._metrics.version.set(published.name.number)
         self._metrics.published.set(now_ms / 1000)
         self._metrics.build_seconds.observe(published.seconds)
-        for kind, built in published.built.items():
-            for queries, recall in built.recall.items():
+        for kind, by_queries in published.recall.items():
+            for queries, recall in by_queries.items():
                 self._metrics.recall.labels(kind, queries).set(recall)
 
     def _totals(self) -> list[tuple[Counter, str, str, int]]:

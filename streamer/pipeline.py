@@ -110,13 +110,16 @@ class Pipeline:
             begin += self._apply_from(batch, ids, partition, begin)
         self.offsets = self.offsets.advance(batch.partition, batch.next_offset)
 
-    def finish(self) -> None:
-        """Close every window, as the end of the last source does: nothing is held any more.
+    def finish(self) -> int:
+        """Close every window, as the end of the last source does; return how many there were.
 
-        Watermarks stay where they are, so that clicks which are appended later are not late.
+        Nothing is held any more. Watermarks stay where they are, so that clicks which are
+        appended later are not late.
         """
+        n_open = len(self.windows)
         for span in self.windows.close_all():
             self._train(span.tiles)
+        return n_open
 
     def cut(self) -> Cut:
         """Return copies of the whole state between two clicks (together)."""

@@ -1,6 +1,6 @@
 """When to commit, build and publish; runs beside the stream, never in it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,10 +10,11 @@ import structlog
 from state import index, recovery
 from state.checkpoint import Checkpoints
 from state.errors import DamagedCheckpoint, NoSpace
-from state.index import BuiltIndex, IndexSettings
+from state.index import IndexSettings
 from state.manifest import GenerationName
 from state.offsets import Offsets
 from state.publication import Publications, VersionName
+from state.recovery import Recovered
 from state.sections import Sections
 from streamer.clock import Clock
 from streamer.config import Config
@@ -62,7 +63,7 @@ class Published:
 
     name: VersionName
     generation: GenerationName
-    built: dict[str, BuiltIndex]
+    recall: Mapping[str, Mapping[str, float]]
     n_items: int
     clicks: int
     seconds: float
@@ -98,6 +99,26 @@ class Publisher:
         self.on_commit: Callable[[Committed], None] = lambda committed: None
         self.on_publish: Callable[[Published], None] = lambda published: None
 
+    def adopt(self, restored: Recovered) -> None:
+        """Go on from the generation that the stream was restored from, and from its version.
+
+        A version that was built under other settings of the index is none of ours: the next
+        one is due at once. Called once, before anything else.
+        """
+        manifest = restored.manifest
+        self.committed = Committed(restored.name, manifest.offsets, self._stream.clicks, 0.0)
+        version = self._publications.newest_manifest()
+        settings = self._config.index.model_dump(mode="json")
+        if version is not None and manifest.settings.get("index") == settings:
+            self.published = Published(
+                name=VersionName(version["term"], version["number"]),
+                generation=GenerationName.parse(version["generation"]),
+                recall={kind: one["recall_at_10"] for kind, one in version["indexes"].items()},
+                n_items=version["n_items"],
+                clicks=version["facts"]["ledger"]["clicks"],
+                seconds=0.0,
+            )
+
     @property
     def uncommitted(self) -> int:
         """Clicks read that a crash would have to read again."""
@@ -117,17 +138,21 @@ class Publisher:
         if not self._builder.is_busy and self._is_build_due():
             self._start_build()
 
-    def finish(self, deadline: Deadline, *, publish: bool) -> None:
+    def finish(self, deadline: Deadline, *, publish: bool, is_changed: bool = False) -> None:
         """Commit what is not committed, and publish it, before the deadline.
 
+        `is_changed` says that the state has changed without a click since the last batch.
         Called when the stream stands still. Raises `NoSpace` when the disk is still full.
         """
         self._take_commit(deadline.seconds_left())
-        if self.uncommitted or self._checkpoints.newest is None:
+        is_due = is_changed or self.uncommitted or self._checkpoints.newest is None
+        if is_due and not self._writer.is_busy:
             self._start_commit()
             committed = self._writer.take(deadline.seconds_left())
             if committed is not None:
                 self._note_commit(committed)
+        if self._writer.is_busy:
+            log.warning("drain_cut_short", uncommitted_clicks=self.uncommitted)
         if not publish:
             return
         self._take_build(deadline.seconds_left())
@@ -219,7 +244,8 @@ class Publisher:
         name = self._publications.publish(generation.manifest, items, built, self._clock.now_ms())
         seconds = self._clock.monotonic() - started
         clicks = int(generation.manifest.facts["ledger"]["clicks"])
-        return Published(name, generation.name, built, len(items), clicks, seconds)
+        recall = {kind: one.recall for kind, one in built.items()}
+        return Published(name, generation.name, recall, len(items), clicks, seconds)
 
     def _load_newest(self, directory: Path) -> recovery.Recovered:
         """Load the newest generation; while commits come fast, one may be collected under us."""
@@ -249,8 +275,8 @@ class Publisher:
             items=published.n_items,
             seconds=round(published.seconds, 3),
             **{
-                f"recall_{kind}": round(one.recall["click_weighted"], 4)
-                for kind, one in published.built.items()
+                f"recall_{kind}": round(recall["click_weighted"], 4)
+                for kind, recall in published.recall.items()
             },
         )
         self.on_publish(published)

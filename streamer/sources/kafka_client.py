@@ -25,6 +25,9 @@ DEFAULTS: dict[str, Any] = {
     "max_poll_records": 5000,
     # 30 s by default, which a broker that is back would wait for.
     "reconnect_backoff_max_ms": 1000,
+    # kafka-python asks a broker one question at a time: while one about a partition without
+    # news waits there, 500 ms by default, nothing more of the others is fetched.
+    "fetch_max_wait_ms": 100,
     "metrics_enabled": False,
 }
 

@@ -57,10 +57,6 @@ class Watermarks:
         self._idle_since = {p: self._idle_since.get(p, now) for p in quiet}
         self.declare_idle(p for p, since in self._idle_since.items() if now - since >= timeout)
 
-    def heard_from(self, partition: Partition) -> None:
-        """Forget how long a partition has been quiet."""
-        self._idle_since.pop(partition, None)
-
     def event_times_ms(self) -> dict[Partition, int]:
         """Return the watermark of each partition that has one."""
         return {

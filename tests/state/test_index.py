@@ -98,8 +98,10 @@ def test_a_generation_without_items_gives_an_empty_exact_index():
 
 def test_too_few_items_get_an_exact_index_that_says_why():
     built = build(catalogue(SMALL.min_rows - 1), SMALL)
+    enough = build(catalogue(SMALL.min_rows), SMALL)
 
     assert list(built) == ["exact"]
+    assert list(enough) == ["ivf", "lsh"]
     assert built["exact"].reason == "299 items are fewer than index.min_rows 300"
     assert built["exact"].recall == {"click_weighted": 1.0, "uniform": 1.0}
 

@@ -244,16 +244,33 @@ def test_a_writer_that_never_learns_harms_nothing_of_the_newer_term(tmp_path):
     old.publish(1)
     old.hold.release()
     successor = Publisher(tmp_path, GenerationName(1, 1))
-    newer = successor.publish(2)
+    newer = [successor.publish(2), successor.publish(3)]
     old.publications._check = lambda: None  # paused just after each of its checks
 
     old.publish(2)
 
     with pytest.raises(Superseded):
         read_current(old.published)
-    assert open_version(successor.published, newer, "ivf").name == newer
-    newest = successor.publish(3)
+    assert [open_version(successor.published, name, "ivf").name for name in newer] == newer
+    newest = successor.publish(4)
     assert read_current(successor.published) == newest
+
+
+def test_a_writer_superseded_while_it_writes_leaves_current_alone(tmp_path, monkeypatch):
+    old = Publisher(tmp_path)
+    kept = old.publish(1)
+    rename = durable.rename_directory
+
+    def superseded_meanwhile(source, target):
+        rename(source, target)
+        old.hold.release()
+        Publisher(tmp_path, GenerationName(1, 1))
+
+    monkeypatch.setattr(durable, "rename_directory", superseded_meanwhile)
+
+    with pytest.raises(Superseded):
+        old.publish(2)
+    assert read_current(old.published) == kept
 
 
 def test_a_directory_that_newer_terms_published_to_is_refused(tmp_path):

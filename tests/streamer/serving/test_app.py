@@ -1,5 +1,6 @@
 """The HTTP face: routes, answers, and every fault as a problem (RFC 9457)."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -12,7 +13,6 @@ import httpx
 import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
-from starlette.testclient import TestClient
 
 from state.index import build
 from streamer.clock import SystemClock
@@ -35,9 +35,28 @@ def searcher_over(publisher, clock=None, **settings):
     return Searcher(publisher.published, Serving(**settings), clock, metrics)
 
 
+class Client:
+    """Calls an app without a socket, one request at a time."""
+
+    def __init__(self, app):
+        self._transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+
+    def request(self, method, path, **body):
+        async def ask():
+            async with httpx.AsyncClient(transport=self._transport, base_url="http://t") as client:
+                return await client.request(method, path, **body)
+
+        return asyncio.run(ask())
+
+    def get(self, path):
+        return self.request("GET", path)
+
+    def post(self, path, **body):
+        return self.request("POST", path, **body)
+
+
 def client_of(searcher):
-    app = create_app(searcher, searcher.settings, max_body_bytes=5000)
-    return TestClient(app, raise_server_exceptions=False)
+    return Client(create_app(searcher, searcher.settings, max_body_bytes=5000))
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +229,7 @@ def query(**fields):
         (("POST", "/v1/query", {"content": b'{"query": "\xff"}'}), 400, "expected a JSON object"),
         (("POST", "/v1/query", {"content": b'{"query": "\\ud800"}'}), 400, "expected a JSON"),
         (("POST", "/v1/query", {"content": b'{"query": [NaN]}'}), 400, "expected a JSON object"),
-        (("POST", "/v1/query", {"content": b'{"query": [1e999]}'}), 400, "expected a JSON object"),
+        (("POST", "/v1/query", {"content": b'{"query": [1e999]}'}), 422, "number out of range"),
         (("POST", "/v1/query", {"content": b"[" * 4000}), 422, "expected `object`"),
         (("POST", "/v1/query", {"content": b" " * 5001}), 413, "at most 5000 bytes"),
         (("POST", "/v1/query", {"json": []}), 422, "expected `object`"),
@@ -291,6 +310,7 @@ def test_the_service_takes_a_free_port_answers_and_stops(searcher):
     with httpx.Client(base_url=service.address) as client:
         found = client.get("/v1/items/item-3/neighbors").json()["points"]
         encoded = client.get("/v1/items/item%2D3").json()["id"]
+        address = service.address
     service.close()
     service.close()
 
@@ -298,7 +318,7 @@ def test_the_service_takes_a_free_port_answers_and_stops(searcher):
     assert encoded == "item-3"
     assert not any(thread.name in ("versions", "livevec-http") for thread in threading.enumerate())
     with pytest.raises(httpx.ConnectError):
-        httpx.get(service.address)
+        httpx.get(address)
 
 
 def test_a_port_in_use_is_one_line_that_names_the_setting(searcher):

@@ -199,9 +199,11 @@ def test_a_busy_partition_does_not_hide_that_another_has_moved(
     broker, new_topic, producer, open_source
 ):
     topic = new_topic(2)
-    send(producer, topic, map(click, range(300)), 0)
+    for n in range(0, 300, 100):
+        send(producer, topic, map(click, range(n, n + 100)), 0)
     abort(broker.bootstrap, topic, [click(0)], 1)
-    source = open_source(topic)
+    # A fetch brings one record batch of a partition, so that the first has more all the time.
+    source = open_source(topic, client={"max_partition_fetch_bytes": 1000})
 
     read(source, lambda: source.position()[Partition(topic, 1)] == 2, max_clicks=1)
 

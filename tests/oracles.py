@@ -1,0 +1,239 @@
+"""Slow truths in plain Python and float64, written from ARCHITECTURE.md, Semantics, and papers."""
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+AGREEING = 20
+NEVER = -math.inf
+
+
+class Click(NamedTuple):
+    key: int  # of the session
+    item: int
+    time: int
+    partition: int
+    offset: int
+    weight: float = 1.0
+
+    @property
+    def place(self):
+        return self.time, self.partition, self.offset
+
+
+class Tile(NamedTuple):
+    click: Click
+    neighbours: tuple[int, ...]  # items, in no order that means anything: sorted
+
+
+@dataclass
+class Window:
+    """An open window; `partition` is that of the last click which joined it."""
+
+    key: int
+    start: int
+    end: int
+    partition: int
+    n_trained: int = 0
+    clicks: list[Click] = field(default_factory=list)  # that have a position, in order
+
+
+@dataclass
+class _Partition:
+    watermark: float = NEVER
+    is_idle: bool = False
+    n_ahead: int = 0
+
+
+class Sessions:
+    """Session windows by brute force, click by click; `rules` has the fields of the kernel's.
+
+    Fates are words: accepted, repeat, late, future, bot. `tiles` are in the order of training.
+    """
+
+    def __init__(self, rules, n_partitions):
+        self.rules = rules
+        self.partitions = [_Partition() for _ in range(n_partitions)]
+        self.windows: list[Window] = []
+        self.tiles: list[Tile] = []
+        self.counts = Counter()
+        self.closed: list[tuple[int, int, int]] = []  # (key, start, end), in order
+
+    def declare_idle(self, partition):
+        self.partitions[partition].is_idle = True
+
+    def arrive(self, click):
+        mine = self.partitions[click.partition]
+        mine.is_idle = False
+        if not self._is_believed(mine, click.time):
+            return "future"
+        mine.watermark = max(mine.watermark, click.time - self.rules.out_of_orderness)
+        self._close_passed()
+        joined = [w for w in self.windows if w.key == click.key and self._touches(w, click.time)]
+        end = max([click.time] + [w.end for w in joined])
+        if self._due(end) < mine.watermark:
+            return "late"
+        if not joined and len(self.windows) >= self.rules.max_open:
+            self._close(min(self.windows, key=self._closing_order))
+            self.counts["evicted"] += 1
+        window = self._joined(joined, click)
+        fate = "bot"
+        if window.n_trained < self.rules.max_trained:
+            window.n_trained += 1
+            fate = self._take_position(window, click)
+        while self.rules.is_early and len(window.clicks) > self.rules.max_kept:
+            del window.clicks[0]
+            self.counts["dropped"] += 1
+        return fate
+
+    def close_all(self):
+        for window in sorted(self.windows, key=self._closing_order):
+            self._close(window)
+            self.counts["closed"] += 1
+
+    def open_windows(self):
+        """Return the open windows as (key, start, end, trained, partition, clicks), in order."""
+        return sorted(
+            (w.key, w.start, w.end, w.n_trained, w.partition, tuple(w.clicks))
+            for w in self.windows
+        )
+
+    @property
+    def held(self):
+        return 0 if self.rules.is_early else sum(len(w.clicks) for w in self.windows)
+
+    def _is_believed(self, partition, time):
+        if time - partition.watermark <= self.rules.max_jump or partition.watermark == NEVER:
+            partition.n_ahead = 0
+            return True
+        partition.n_ahead = (partition.n_ahead + 1) % AGREEING
+        return partition.n_ahead == 0
+
+    def _due(self, end):
+        return end + self.rules.gap + self.rules.lateness
+
+    def _closing_order(self, window):
+        return self._due(window.end), window.key
+
+    def _close_passed(self):
+        active = [p.watermark for p in self.partitions if not p.is_idle]
+        passed = []
+        for window in self.windows:
+            owner = self.partitions[window.partition]
+            limit = min(active) if owner.is_idle else owner.watermark
+            if self._due(window.end) < limit:
+                passed.append(window)
+        for window in sorted(passed, key=self._closing_order):
+            idle = self.partitions[window.partition].is_idle
+            self._close(window)
+            self.counts["closed_by_idle" if idle else "closed"] += 1
+
+    def _close(self, window):
+        self.windows.remove(window)
+        self.closed.append((window.key, window.start, window.end))
+        if self.rules.is_early:
+            return
+        for at, click in enumerate(window.clicks):
+            left = window.clicks[max(0, at - self.rules.window) : at]
+            self._emit(click, left)
+
+    def _touches(self, window, time):
+        gap = self.rules.gap
+        is_near_an_end = abs(time - window.start) <= gap or abs(time - window.end) <= gap
+        return is_near_an_end or window.start <= time <= window.end
+
+    def _joined(self, joined, click):
+        if not joined:
+            window = Window(click.key, click.time, click.time, click.partition)
+            self.windows.append(window)
+            return window
+        window = joined[0]
+        for other in joined[1:]:
+            window.start = min(window.start, other.start)
+            window.end = max(window.end, other.end)
+            window.n_trained += other.n_trained
+            window.clicks = sorted(window.clicks + other.clicks, key=lambda one: one.place)
+            self.windows.remove(other)
+            self.counts["merged"] += 1
+        window.start = min(window.start, click.time)
+        window.end = max(window.end, click.time)
+        window.partition = click.partition
+        return window
+
+    def _take_position(self, window, click):
+        clicks = sorted([*window.clicks, click], key=lambda one: one.place)
+        at = clicks.index(click)
+        before, after = clicks[max(0, at - 1) : at], clicks[at + 1 : at + 2]
+        if any(one.item == click.item for one in before + after):
+            self._emit(click, [])
+            if all(one.item == click.item for one in before + after) and before and after:
+                # Three in a row of one item, of which the first keeps its position.
+                window.clicks.remove(after[0])
+                if not self.rules.is_early:
+                    self._emit(after[0], [])
+            return "repeat"
+        window.clicks = clicks
+        if self.rules.is_early:
+            near = self.rules.window
+            self._emit(click, clicks[max(0, at - near) : at] + clicks[at + 1 : at + 1 + near])
+        return "accepted"
+
+    def _emit(self, click, neighbours):
+        items = sorted(one.item for one in neighbours if one.item != click.item)
+        self.tiles.append(Tile(click, tuple(items)))
+
+
+def pairs_of(tiles):
+    """Return the multiset of (input, output) of tiles: both directions of each pair."""
+    pairs = Counter()
+    for tile in tiles:
+        for neighbour in tile.neighbours:
+            pairs[tile.click.item, neighbour] += 1
+            pairs[neighbour, tile.click.item] += 1
+    return pairs
+
+
+def labelled_pairs(x, neighbours, negatives):
+    """Return (input, output, label) of a tile's every pair, equal ones as often as they occur."""
+    pairs = [(x, y, 1.0) for y in neighbours] + [(y, x, 1.0) for y in neighbours]
+    for one, targets in [(x, set(neighbours))] + [(y, {x}) for y in neighbours]:
+        pairs += [(one, n, 0.0) for n in negatives if n != one and n not in targets]
+    return pairs
+
+
+def tile_loss(inputs, outputs, pairs, weight):
+    """Return the negative log likelihood of labelled pairs (Mikolov et al. 2013, equation 4)."""
+    scores = np.array([inputs[i] @ outputs[o] for i, o, _ in pairs])
+    signs = np.array([2 * label - 1 for _, _, label in pairs])
+    return weight * np.logaddexp(0.0, -signs * scores).sum()
+
+
+class Model(NamedTuple):
+    """What a tile moves, in float64."""
+
+    inputs: np.ndarray
+    outputs: np.ndarray
+    input_accumulators: np.ndarray
+    output_accumulators: np.ndarray
+
+
+def tile_update(model, pairs, weight, learning_rate, epsilon):
+    """Move the rows of labelled pairs by row-wise AdaGrad, with the scores from before the tile."""
+    gradients = {}
+    for i, o, label in pairs:
+        score = model.inputs[i] @ model.outputs[o]
+        g = weight * (label - 1.0 / (1.0 + math.exp(-score)))
+        for side, row, movement in ((0, i, g * model.outputs[o]), (1, o, g * model.inputs[i])):
+            gradients[side, row] = gradients.get((side, row), 0.0) + movement
+    for (side, row), gradient in gradients.items():
+        vectors, accumulators = (model.inputs, model.outputs)[side], model[2 + side]
+        accumulators[row] += np.mean(gradient**2)
+        vectors[row] += learning_rate * gradient / math.sqrt(accumulators[row] + epsilon)
+
+
+def decayed_count(weights_by_time, now, half_life):
+    """Return a popularity by its definition: each click has lost half its weight per half-life."""
+    return sum(w * 2.0 ** ((t - now) / half_life) for t, w in weights_by_time)
