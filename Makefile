@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check plain bounds kafka crash bench broker clean
+.PHONY: help install demo test test-all check plain bounds kafka crash bench bench-words broker clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,8 +40,11 @@ kafka: $(STAMP) ## the tests against a real broker (LIVEVEC_TEST_BROKER=host:por
 crash: $(STAMP) ## the tests that kill processes
 	@$(PYTEST) -m crash $(ARGS)
 
-bench: $(STAMP) ## measure; prints figures
-	@$(PYTEST) tests/bench -o python_files="bench_*.py" -s $(ARGS)
+bench: $(STAMP) ## how fast each stage is (DATA=clicks.csv takes yours, QUICK=1 is short)
+	@$(BIN)/python -m tests.bench.bench_stages $(if $(DATA),--data "$(DATA)") $(if $(filter-out 0,$(QUICK)),--quick)
+
+bench-words: $(STAMP) ## whether neighbours share rare words (DATA=clicks.csv ITEMS=items.csv TEXT=description)
+	@$(BIN)/python -m tests.bench.bench_words --data "$(DATA)" --items "$(ITEMS)" $(if $(TEXT),--text "$(TEXT)")
 
 broker: $(STAMP) ## a local Kafka to play with, until Ctrl-C (BROKER_PORT=9092)
 	@BROKER_PORT="$(BROKER_PORT)" $(BIN)/python -m deploy.broker.play

@@ -2,8 +2,11 @@
 
 import importlib.metadata
 import json
+import os
 import sys
+import traceback
 from pathlib import Path
+from types import TracebackType
 from typing import Annotated, Any
 
 import typer
@@ -108,12 +111,23 @@ def main() -> None:
         _fail(EXIT_STATE, str(error))
     except DeadLetterLimit as error:
         _fail(EXIT_DEAD_LETTERS, str(error))
+    finally:
+        sys.excepthook = _on_bug  # not sooner: typer sets one of its own while it runs
 
 
 def _fail(code: int, *lines: str) -> None:
     for line in lines:
         print(f"livevec: {line}", file=sys.stderr)
     sys.exit(code)
+
+
+def _on_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Tell an error that nobody expected; threads that still run do not keep the process."""
+    traceback.print_exception(kind, error, trace)
+    print("livevec: a bug; report it with the lines above", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(EXIT_BUG)
 
 
 def _as_table(summary: dict[str, Any]) -> str:

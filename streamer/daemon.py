@@ -56,6 +56,7 @@ class Daemon:
         self._config = config
         self._source = source
         self._clock = clock
+        self._made_at = clock.monotonic()
         self._generation = generation
         self._on_progress = on_progress
         self._stopping = threading.Event()
@@ -101,6 +102,8 @@ class Daemon:
         log.info("kernels_compiled", kernels=n_kernels, seconds=seconds)
         pipeline, publisher = self._restore()
         self._source.seek(pipeline.offsets)
+        pipeline.begin_at(self._source.position())
+        publisher.begin()
         self.pipeline, self.publisher = pipeline, publisher
         self.health.ready()
         self.started.set()
@@ -159,6 +162,7 @@ class Daemon:
     def _loop(self, pipeline: Pipeline, publisher: Publisher) -> bool:
         """Step until told to stop; return whether the source has ended."""
         pace = Pace(self._clock, self._config.source.max_clicks_per_second)
+        log.info("polling", seconds=round(self._clock.monotonic() - self._made_at, 3))
         is_waiting = False
         while not self._stopping.is_set():
             self.health.turn()

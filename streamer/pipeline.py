@@ -110,6 +110,10 @@ class Pipeline:
             begin += self._apply_from(batch, ids, partition, begin)
         self.offsets = self.offsets.advance(batch.partition, batch.next_offset)
 
+    def begin_at(self, position: Offsets) -> None:
+        """Take over where the source stands, also for partitions of which nothing was read."""
+        self.offsets = Offsets({**self.offsets, **position})
+
     def finish(self) -> int:
         """Close every window, as the end of the last source does; return how many there were.
 

@@ -97,8 +97,7 @@ class Sessions:
     def open_windows(self):
         """Return the open windows as (key, start, end, trained, partition, clicks), in order."""
         return sorted(
-            (w.key, w.start, w.end, w.n_trained, w.partition, tuple(w.clicks))
-            for w in self.windows
+            (w.key, w.start, w.end, w.n_trained, w.partition, tuple(w.clicks)) for w in self.windows
         )
 
     @property

@@ -129,6 +129,15 @@ class Publisher:
         """Whether reading must pause, so that the source's retention is never outrun."""
         return self.uncommitted >= self._config.checkpoint.max_uncommitted
 
+    def begin(self) -> None:
+        """Commit the empty state of a new space, before its first click.
+
+        So where a first start began is durable: "latest" is not asked for twice.
+        """
+        if self._checkpoints.newest is None:
+            cut = self._stream.cut()
+            self._note_commit(self._commit(cut, self._clock.monotonic()))
+
     def tick(self) -> None:
         """Take what is finished, begin what is due; never blocks longer than a copy."""
         self._take_commit(0.0)
@@ -170,7 +179,7 @@ class Publisher:
 
     def _is_build_due(self) -> bool:
         newest, settings = self._checkpoints.newest, self._config.index
-        if newest is None or newest == self._published_generation():
+        if not self._committed_clicks or newest in {None, self._published_generation()}:
             return False
         now = self._clock.monotonic()
         if now < self._not_before:

@@ -96,6 +96,12 @@ class Lines:
                 f" {max(self._n_lines, 0)}; restore the file or repair it"
             )
             raise ConfigError(msg) from error
+        except OSError as error:
+            msg = (
+                f"{self._path}: expected a file that can be read, found: {error.strerror},"
+                f" behind line {max(self._n_lines, 0)}"
+            )
+            raise ConfigError(msg) from error
 
     def _bound_rest(self) -> None:
         if self._is_too_long or len(self._rest) > MAX_RECORD_BYTES:

@@ -27,8 +27,7 @@ def _clicks(buffer, spans, times, flags):
     found = []
     for i, flag in enumerate(flags):
         ids = [
-            buffer[spans[row, i] : spans[row, i] + spans[row + 1, i]].tobytes()
-            for row in (0, 2, 4)
+            buffer[spans[row, i] : spans[row, i] + spans[row + 1, i]].tobytes() for row in (0, 2, 4)
         ]
         found.append(None if flag else (*ids, int(times[i])))
     return found

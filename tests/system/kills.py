@@ -11,8 +11,8 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tests.system.runs import Livevec, differences, wait_for
@@ -28,7 +28,7 @@ class Plan:
     kills: int
     seconds: float  # of the stream, if it were never stopped
     interval_seconds: float  # between two generations
-    emission: str = "early"
+    sessions: Mapping[str, str | float] = field(default_factory=dict)
     seed: int = 1
 
 
@@ -110,7 +110,7 @@ def _livevec(plan: Plan, directory: Path) -> Livevec:
     one.read_from(plan.data.absolute())
     one.configure(
         {
-            "sessions": {"emission": plan.emission},
+            "sessions": plan.sessions,
             "checkpoint": {"interval_seconds": plan.interval_seconds},
             "index": {"interval_seconds": 5.0},
         }
@@ -155,7 +155,8 @@ def _main() -> int:
     parser.add_argument("--emission", choices=["early", "on_close"], default="early")
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
-    plan = Plan(asked.data, asked.kills, asked.seconds, asked.interval, asked.emission, asked.seed)
+    sessions = {"emission": asked.emission}
+    plan = Plan(asked.data, asked.kills, asked.seconds, asked.interval, sessions, asked.seed)
     with tempfile.TemporaryDirectory(prefix="livevec-kills-") as directory:
         verdict = kill_and_compare(plan, Path(directory), lambda line: print(line, flush=True))
     print(

@@ -183,9 +183,13 @@ class Livevec:
             for table in {**base, **self.settings}
         }
         self.config.write_text(_toml(merged), encoding="utf-8")
-        place = self.directory / f"process-{next(self._numbers):02d}"
         command, *rest = arguments or ("run", "--json")
-        running = Running(place, [command, "--config", str(self.config), *rest], self.environment)
+        return self.start_bare(command, "--config", str(self.config), *rest)
+
+    def start_bare(self, *arguments: str) -> Running:
+        """Start a command without any configuration."""
+        place = self.directory / f"process-{next(self._numbers):02d}"
+        running = Running(place, arguments, self.environment)
         self.started.append(running)
         return running
 

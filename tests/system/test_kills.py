@@ -7,17 +7,26 @@ from tests.system.runs import clicks, differences, write_csv
 
 pytestmark = pytest.mark.crash
 
+# Short enough for most windows to close inside the stream, whose events span 93 seconds.
+ON_CLOSE = {
+    "emission": "on_close",
+    "gap_seconds": 5.0,
+    "out_of_orderness_seconds": 1.0,
+    "lateness_seconds": 2.0,
+}
+
 
 @pytest.mark.parametrize(
-    ("emission", "kills", "n", "seconds"),
-    [("early", 6, 14_000, 14.0), ("on_close", 3, 7_000, 7.0)],
+    ("sessions", "kills", "n", "seconds"),
+    [({}, 6, 14_000, 14.0), (ON_CLOSE, 3, 7_000, 7.0)],
+    ids=["early", "on_close"],
 )
 def test_a_run_that_is_killed_again_and_again_ends_as_one_that_was_never_stopped(
-    tmp_path, compiled_kernels, emission, kills, n, seconds
+    tmp_path, compiled_kernels, sessions, kills, n, seconds
 ):
     data = write_csv(tmp_path / "clicks.csv", clicks(n))
 
-    verdict = kill_and_compare(Plan(data, kills, seconds, 0.3, emission), tmp_path, print)
+    verdict = kill_and_compare(Plan(data, kills, seconds, 0.3, sessions), tmp_path, print)
 
     assert verdict.n_inside == kills
     assert [life.began_at for life in verdict.lives] == sorted(

@@ -1,0 +1,342 @@
+"""The skip-gram update is what the blueprint's semantics say, in float64 and by differences."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kernels import sgns
+from kernels.negatives import Noise
+from kernels.table import insert_many
+from kernels.tiles import Tiles
+from tests import oracles
+from tests.strategies import examples
+
+N_ROWS, WINDOW = 12, 4
+KEYS = np.arange(N_ROWS, dtype=np.uint64) * np.uint64(1 << 61) + np.arange(N_ROWS, dtype=np.uint64)
+HALF_LIVES = np.array([3.0, 50.0])
+X = 0
+
+
+class Net:
+    """Rows 0 to N_ROWS - 1 with random values, and a table of noise over some of them."""
+
+    def __init__(self, noise=range(N_ROWS), dim=6, seed=1, scale=1.0, **learning):
+        rng = np.random.default_rng(seed)
+
+        def drawn(*shape):
+            return rng.uniform(-scale, scale, shape).astype(np.float32)
+
+        keys, slots = np.zeros(64, np.uint64), np.full(64, -1, np.int64)
+        insert_many(keys, slots, KEYS, np.arange(N_ROWS))
+        self.rows = sgns.Rows(
+            table_keys=keys,
+            table_slots=slots,
+            inputs=drawn(N_ROWS, dim),
+            outputs=drawn(N_ROWS, dim),
+            input_accumulators=rng.uniform(0.01, 2, N_ROWS).astype(np.float32),
+            output_accumulators=rng.uniform(0.01, 2, N_ROWS).astype(np.float32),
+            clicks=np.zeros(N_ROWS, np.int64),
+            popularity=np.full((N_ROWS, 2), -np.inf),
+            accepted=np.zeros(1, np.int64),
+        )
+        entries = np.array(list(noise), np.int64)
+        self.noise = Noise(np.zeros(1 << 10, np.int64), np.array([len(entries)]))
+        self.noise.entries[: len(entries)] = entries
+        self.learning = sgns.Learning(
+            seed=np.uint64(learning.get("seed", 5)),
+            learning_rate=np.float32(learning.get("learning_rate", 0.2)),
+            epsilon=np.float32(1e-8),
+            negatives=learning.get("negatives", 5),
+            passes=learning.get("passes", 1),
+            half_lives=HALF_LIVES,
+            partition_keys=np.array([11, 22], np.uint64),
+        )
+        slots = 1 + 2 * WINDOW + self.learning.negatives
+        counts = [np.zeros(slots, np.float32) for _ in range(2)]
+        vectors = [np.zeros((slots, dim), np.float32) for _ in range(4)]
+        drawn_rows = np.zeros(self.learning.negatives, np.int64)
+        self.scratch = sgns.Scratch(np.zeros(slots, np.int64), *counts, drawn_rows, *vectors)
+
+    def train(self, x=X, neighbours=(), weight=1.0, partition=0, offset=0):
+        return self.train_all([(x, neighbours, weight, partition, offset)])
+
+    def train_all(self, tiles):
+        return sgns.train_tiles(as_tiles(tiles), self.rows, self.noise, self.learning, self.scratch)
+
+    @property
+    def drawn(self):
+        """The negatives of the last pass."""
+        return self.scratch.drawn.tolist()
+
+    def model(self):
+        rows = self.rows
+        learned = (rows.inputs, rows.outputs, rows.input_accumulators, rows.output_accumulators)
+        return oracles.Model(*(one.astype(np.float64) for one in learned))
+
+
+def as_tiles(tiles):
+    n = len(tiles)
+    out = Tiles(
+        items=np.array([KEYS[x] for x, *_ in tiles], np.uint64),
+        neighbours=np.zeros((n, 2 * WINDOW), np.uint64),
+        n_neighbours=np.array([len(neighbours) for _, neighbours, *_ in tiles], np.int64),
+        weights=np.array([weight for _, _, weight, _, _ in tiles], np.float32),
+        partitions=np.array([partition for *_, partition, _ in tiles], np.int64),
+        offsets=np.array([offset for *_, offset in tiles], np.int64),
+        used=np.array([n]),
+    )
+    for t, (_, neighbours, *_) in enumerate(tiles):
+        out.neighbours[t, : len(neighbours)] = KEYS[list(neighbours)]
+    return out
+
+
+def expect(net, model, pairs, weight=1.0):
+    oracles.tile_update(model, pairs, weight, float(net.learning.learning_rate), 1e-8)
+    return model
+
+
+def assert_same(net, model):
+    # float32 against float64: sums of some dozen products of values around 1.
+    for found, truth in zip(net.model(), model, strict=True):
+        np.testing.assert_allclose(found, truth, rtol=2e-5, atol=2e-6)
+
+
+neighbourhoods = st.lists(st.integers(1, N_ROWS - 1), min_size=0, max_size=2 * WINDOW)
+
+
+@examples(200)
+@given(
+    neighbours=neighbourhoods,
+    noise=st.lists(st.integers(0, N_ROWS - 1), min_size=1, max_size=6),
+    weight=st.sampled_from((1.0, 3.0, 0.25)),
+    dim=st.sampled_from((2, 6, 64)),
+    offset=st.integers(0, 1 << 40),
+)
+def test_a_tile_moves_rows_as_the_oracle_does(neighbours, noise, weight, dim, offset):
+    net = Net(noise, dim)
+    model = net.model()
+
+    n_pairs = net.train(X, neighbours, weight, offset=offset)
+
+    if neighbours:
+        pairs = oracles.labelled_pairs(X, neighbours, net.drawn)
+        expect(net, model, pairs, weight)
+    assert n_pairs == 2 * len(neighbours)
+    assert_same(net, model)
+
+
+NASTY = {
+    "negatives that repeat": ([1, 2], [7, 7]),
+    "a negative that is the click": ([1, 2], [X]),
+    "a negative that is a neighbour": ([1, 2], [2]),
+    "a negative that is the only neighbour": ([1], [1]),
+    "neighbours that repeat": ([3, 3, 1, 3], [5, 6]),
+    "neighbours that repeat and are negatives": ([3, 3, 1], [3, 8]),
+    "all at once": ([1, 2, 2, 4], [X, 1, 2, 9]),
+    "one neighbour, one negative": ([1], [2]),
+}
+
+
+@pytest.mark.parametrize(("neighbours", "noise"), NASTY.values(), ids=NASTY)
+@pytest.mark.parametrize("offset", range(3))
+def test_duplicates_are_counted_and_collisions_left_out(neighbours, noise, offset):
+    net = Net(noise)
+    model = net.model()
+
+    net.train(X, neighbours, offset=offset)
+
+    assert set(net.drawn) <= {*noise, X}
+    assert_same(net, expect(net, model, oracles.labelled_pairs(X, neighbours, net.drawn)))
+
+
+def test_a_negative_of_one_input_may_be_a_neighbour_of_the_click():
+    pairs = oracles.labelled_pairs(X, [1, 2], [2])
+    assert (1, 2, 0.0) in pairs
+    assert (X, 2, 0.0) not in pairs
+    assert (2, 2, 0.0) not in pairs
+
+
+def test_a_first_tile_moves_each_row_by_the_learning_rate():
+    net = Net(noise=[5])
+    net.rows.input_accumulators[:] = 0
+    net.rows.output_accumulators[:] = 0
+    before = net.rows.inputs[[X, 1]].astype(np.float64)
+
+    net.train(X, [1])
+
+    moved = np.sqrt(np.mean((net.rows.inputs[[X, 1]] - before) ** 2, axis=1))
+    assert moved == pytest.approx([0.2, 0.2], rel=1e-4)
+
+
+def test_the_movement_is_the_gradient_of_the_tiles_loss():
+    huge = 1e4  # an accumulator beside which no gradient counts: movement = rate * gradient / 100
+    neighbours, noise = [1, 2, 2, 4], [6, 6, 7]
+    net = Net(noise, dim=5, learning_rate=1000.0, negatives=8)
+    net.rows.input_accumulators[:] = huge
+    net.rows.output_accumulators[:] = huge
+    before = net.model()
+
+    net.train(X, neighbours, weight=1.5)
+
+    after, pairs = net.model(), oracles.labelled_pairs(X, neighbours, net.drawn)
+    scale = 1000.0 / np.sqrt(huge)
+    for side in (0, 1):
+        gradient = -(after[side] - before[side]) / scale
+        numeric = np.zeros_like(gradient)
+        step = 1e-6
+        for at in np.ndindex(gradient.shape):
+            for sign in (1, -1):
+                shifted = [one.copy() for one in before]
+                shifted[side][at] += sign * step
+                loss = oracles.tile_loss(shifted[0], shifted[1], pairs, 1.5)
+                numeric[at] += sign * loss / (2 * step)
+        # AdaGrad's denominator grows by less than 1e-2 of itself per unit of gradient.
+        np.testing.assert_allclose(gradient, numeric, rtol=5e-3, atol=1e-4)
+
+
+def test_only_the_named_rows_change():
+    net = Net(noise=[5, 6])
+    before = net.model()
+
+    net.train(X, [1, 2])
+
+    for found, old, may in zip(
+        net.model(),
+        before,
+        ({X, 1, 2}, {X, 1, 2, 5, 6}, {X, 1, 2}, {X, 1, 2, 5, 6}),
+        strict=True,
+    ):
+        changed = np.flatnonzero((found != old).reshape(N_ROWS, -1).any(axis=1)).tolist()
+        assert set(changed) <= may
+        assert {X, 1, 2} <= set(changed)
+
+
+def test_a_weight_scales_the_gradient():
+    moved = []
+    for weight in (1.0, 0.5):
+        net = Net(noise=[5])
+        net.rows.input_accumulators[:] = 1e8
+        before = net.rows.inputs[X].astype(np.float64)
+        net.learning = net.learning._replace(learning_rate=np.float32(1e4))
+        net.train(X, [1], weight)
+        moved.append(net.rows.inputs[X] - before)
+
+    np.testing.assert_allclose(moved[0], 2 * moved[1], rtol=1e-4, atol=1e-6)
+
+
+def test_passes_repeat_the_tile_with_fresh_negatives():
+    once, twice = Net(passes=1), Net(passes=2)
+    model = once.model()
+    once.train(X, [1, 2], offset=3)
+    first = once.drawn
+
+    n_pairs = twice.train(X, [1, 2], offset=3)
+
+    second = twice.drawn
+    assert first != second
+    for drawn in (first, second):
+        expect(twice, model, oracles.labelled_pairs(X, [1, 2], drawn))
+    assert_same(twice, model)
+    assert n_pairs == 4
+    assert twice.rows.clicks[X] == 1
+    assert twice.rows.accepted[0] == 1
+    assert twice.noise.filled[0] == N_ROWS + 1
+
+
+def drawn_by(seed=5, partition=0, offset=0, neighbours=(1, 2), x=X, **values):
+    net = Net(seed=1, negatives=16, **values)
+    net.learning = net.learning._replace(seed=np.uint64(seed))
+    net.train(x, neighbours, partition=partition, offset=offset)
+    return net.drawn
+
+
+def test_draws_are_functions_of_seed_partition_and_offset():
+    one = drawn_by()
+
+    assert drawn_by() == one
+    assert drawn_by(neighbours=(7,), scale=0.1) == one
+    assert drawn_by(seed=6) != one
+    assert drawn_by(partition=1) != one
+    assert drawn_by(offset=1) != one
+
+
+def test_tiles_are_trained_in_order_as_if_one_by_one():
+    tiles = [
+        (X, [1, 2], 1.0, 0, 0),
+        (1, [X], 2.0, 1, 5),
+        (3, [], 1.0, 0, 1),
+        (2, [3, X], 1.0, 0, 9),
+    ]
+    together, one_by_one = Net(), Net()
+
+    n_pairs = together.train_all(tiles)
+
+    assert n_pairs == sum(one_by_one.train(*tile) for tile in tiles) == 10
+    for found, truth in zip(together.rows, one_by_one.rows, strict=True):
+        assert np.array_equal(found, truth)
+    assert np.array_equal(together.noise.entries, one_by_one.noise.entries)
+
+
+def test_every_click_enters_the_noise_before_its_negatives_are_drawn():
+    net = Net(noise=[])
+    net.train(3, [1])
+    assert net.noise.entries[0] == 3
+    assert net.drawn == [3] * 5
+
+
+def test_a_tile_without_neighbours_counts_and_moves_nothing():
+    net = Net()
+    before = net.model()
+
+    n_pairs = net.train(3, [])
+
+    assert n_pairs == 0
+    for found, old in zip(net.model(), before, strict=True):
+        assert np.array_equal(found, old)
+    assert net.rows.clicks.tolist() == [int(row == 3) for row in range(N_ROWS)]
+    assert net.noise.filled[0] == N_ROWS + 1
+
+
+def test_no_tiles_do_nothing():
+    net = Net()
+    tiles = as_tiles([(X, [1], 1.0, 0, 0)])
+    tiles.used[0] = 0
+    assert sgns.train_tiles(tiles, net.rows, net.noise, net.learning, net.scratch) == 0
+    assert net.rows.accepted[0] == 0
+
+
+def test_popularity_counts_the_weights_of_clicks_against_the_accepted_clicks():
+    net = Net()
+    tiles = [(3, [], 2.0, 0, 0), (4, [], 1.0, 0, 1), (3, [1], 0.5, 0, 2), (4, [], 1.0, 0, 3)]
+    net.train_all(tiles)
+    for h, half_life in enumerate(HALF_LIVES):
+        found = 2.0 ** (net.rows.popularity[3, h] - 4 / half_life)
+        assert found == pytest.approx(oracles.decayed_count([(1, 2.0), (3, 0.5)], 4, half_life))
+    assert np.isneginf(net.rows.popularity[[X, 1]]).all()
+
+
+def test_great_scores_neither_overflow_nor_move_what_is_right_already():
+    net = Net(noise=[5])
+    net.rows.inputs[:] = 100
+    net.rows.outputs[:] = 100
+    net.rows.outputs[5] = -100
+    before = net.model()
+
+    net.train(X, [1])
+
+    # Labels are met: positives score +60,000, the negatives 5 (and X, which is left out) -60,000.
+    assert set(net.drawn) <= {5, X}
+    for found, old in zip(net.model(), before, strict=True):
+        assert np.array_equal(found, old)
+
+
+def test_another_type_than_the_signatures_is_refused():
+    if sgns.train_tiles.signatures() == [] and not hasattr(sgns.train_tiles._dispatcher, "compile"):
+        pytest.skip("plain Python takes what it is given")
+    net = Net()
+    wrong = net.rows._replace(inputs=net.rows.inputs.astype(np.float64))
+    with pytest.raises(TypeError):
+        sgns.train_tiles(
+            as_tiles([(X, [1], 1.0, 0, 0)]), wrong, net.noise, net.learning, net.scratch
+        )
