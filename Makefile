@@ -7,10 +7,10 @@ STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check plain bounds kafka crash bench bench-words broker clean
+.PHONY: help install demo test test-all check plain bounds kafka crash bench bench-kills bench-words broker clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(STAMP) ## watch vectors learn from generated traffic (SECONDS=30 JSON=1 PORT=8080)
 	@$(BIN)/livevec demo $(if $(SECONDS),--seconds $(SECONDS)) $(if $(filter-out 0,$(JSON)),--json) $(if $(PORT),--port $(PORT))
@@ -45,6 +45,10 @@ bench: $(STAMP) ## how fast each stage is (DATA=clicks.csv takes yours, QUICK=1 
 
 bench-words: $(STAMP) ## whether neighbours share rare words (DATA=clicks.csv ITEMS=items.csv TEXT=description)
 	@$(BIN)/python -m tests.bench.bench_words --data "$(DATA)" --items "$(ITEMS)" $(if $(TEXT),--text "$(TEXT)")
+
+bench-kills: $(STAMP) ## SIGKILLs over a file against a run never stopped (DATA=clicks.csv KILLS=20 SECONDS=60)
+	@test -n "$(DATA)" || { echo "bench-kills: expected DATA=FILE, found none; name a CSV of user_id, item_id and ts in ms" >&2; exit 1; }
+	@$(BIN)/python -m tests.system.kills --data "$(DATA)" $(if $(KILLS),--kills $(KILLS)) $(if $(SECONDS),--seconds $(SECONDS))
 
 broker: $(STAMP) ## a local Kafka to play with, until Ctrl-C (BROKER_PORT=9092)
 	@BROKER_PORT="$(BROKER_PORT)" $(BIN)/python -m deploy.broker.play

@@ -365,4 +365,6 @@ def _fault(error: Mapping[str, Any]) -> str:
     if isinstance(found, float) and math.isnan(found):
         found = "nan"
     reason = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error":
+        return f"{path}: {reason}"
     return f"{path}: {reason[0].lower()}{reason[1:]}, found {found!r}"

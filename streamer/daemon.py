@@ -79,8 +79,11 @@ class Daemon:
         """
         try:
             pipeline, publisher = self._start()
+            before, began = pipeline.clicks, self._clock.monotonic()
             is_exhausted = self._loop(pipeline, publisher)
-            return self._drain(pipeline, publisher, is_exhausted=is_exhausted)
+            speed = (pipeline.clicks - before) / max(self._clock.monotonic() - began, 1e-9)
+            summary = self._drain(pipeline, publisher, is_exhausted=is_exhausted)
+            return {**summary, "clicks_per_second": round(speed)}
         finally:
             self._close()
 

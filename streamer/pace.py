@@ -3,6 +3,7 @@
 from streamer.clock import Clock
 
 BURST_SECONDS = 0.05
+SHORTEST_SECONDS = 0.001
 
 
 class Pace:
@@ -23,7 +24,8 @@ class Pace:
             return at_most
         self._fill()
         while self._allowed < 1.0:
-            self._clock.sleep(min(BURST_SECONDS, (1.0 - self._allowed) / self._rate))
+            missing = (1.0 - self._allowed) / self._rate
+            self._clock.sleep(min(BURST_SECONDS, max(SHORTEST_SECONDS, missing)))
             self._fill()
         return min(at_most, int(self._allowed))
 

@@ -168,7 +168,9 @@ class Publisher:
         newest = self._checkpoints.newest
         if newest is not None and newest != self._published_generation():
             self._start_build()
-            self._take_build(deadline.seconds_left())
+            published = self._builder.take(deadline.seconds_left())
+            if published is not None:
+                self._note_version(published)
 
     def _is_commit_due(self) -> bool:
         settings, now = self._config.checkpoint, self._clock.monotonic()
@@ -274,8 +276,10 @@ class Publisher:
             log.error("publish_failed", error=str(error), retry_seconds=RETRY_SECONDS)
             self._not_before = self._clock.monotonic() + RETRY_SECONDS
             return
-        if published is None:
-            return
+        if published is not None:
+            self._note_version(published)
+
+    def _note_version(self, published: Published) -> None:
         self.published = published
         log.info(
             "version_published",

@@ -1,7 +1,10 @@
 """What is wrong from outside ends in one clear line and an exit code, and nothing is lost."""
 
 import re
+import resource
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -42,6 +45,17 @@ def lines_of_json(n: int, broken: dict[int, bytes]) -> bytes:
     click = b'{"user_id":"u%d","item_id":"i%d","ts":%d}'
     lines = [broken.get(at, click % (at % 50, at % 300, 1_767_225_600_000 + at)) for at in range(n)]
     return b"\n".join(lines) + b"\n"
+
+
+@contextmanager
+def largest_file(n_bytes: int) -> Iterator[None]:
+    """Let no process that is started meanwhile write a larger file, as if the disk were full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture
@@ -167,6 +181,15 @@ def test_the_environment_comes_before_the_file(with_clicks):
     assert adds_up(run.summary)
 
 
+def test_two_sources_at_once_are_refused(with_clicks):
+    kafka = {"bootstrap_servers": ["127.0.0.1:1"], "topics": ["clicks"]}
+    with_clicks.configure({"source.kafka": kafka})
+
+    line = refused(with_clicks.run(), 2)
+
+    assert line == "livevec: source: expected one of files and kafka, found both"
+
+
 def test_no_source_at_all_says_what_to_add(livevec):
     assert "[source.files]" in refused(livevec.run(), 2)
 
@@ -241,6 +264,33 @@ def test_an_empty_current_is_an_error_that_says_what_to_do(with_clicks, way_out)
     assert run.summary["clicks"] == N
     assert with_clicks.newest().sections.keys() == whole.sections.keys()
     assert differences(with_clicks.newest(), whole) == []
+
+
+def test_a_generation_that_is_not_there_is_named_beside_those_that_are(with_clicks):
+    with_clicks.run()
+    number = with_clicks.newest().name.number
+
+    line = refused(with_clicks.run("run", "--generation", "99"), 4)
+
+    assert "expected checkpoint generation 99" in line
+    assert str(number) in line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_bytes", [60_000, 200_000], ids=["of a generation", "of a version"])
+def test_a_disk_too_full_is_one_line_and_the_next_run_makes_up_for_it(with_clicks, n_bytes):
+    with largest_file(n_bytes):
+        line = refused(with_clicks.run(), 4)
+    is_committed = with_clicks.committed() == N
+    left_behind = list(with_clicks.state.glob("checkpoints/*.tmp"))
+    run = with_clicks.run()
+
+    assert "no space left" in line
+    assert is_committed == (n_bytes == 200_000)
+    assert not left_behind
+    assert run.code == 0
+    assert run.summary["clicks"] == N
+    assert with_clicks.version()["generation"] == run.summary["generation"]
 
 
 @pytest.mark.crash

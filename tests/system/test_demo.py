@@ -4,6 +4,7 @@ import json
 import signal
 
 import httpx
+import pytest
 
 from tests.system.runs import adds_up, wait_for
 
@@ -44,6 +45,7 @@ def test_the_demo_learns_tastes_and_prints_one_summary(livevec):
     assert "Traceback" not in demo.err
 
 
+@pytest.mark.slow
 def test_the_demo_answers_queries_until_it_is_told_to_stop(livevec):
     running = livevec.start_bare("demo", "--port", "0")
 

@@ -18,8 +18,10 @@ ON_CLOSE = {
 
 @pytest.mark.parametrize(
     ("sessions", "kills", "n", "seconds"),
-    [({}, 6, 14_000, 14.0), (ON_CLOSE, 3, 7_000, 7.0)],
-    ids=["early", "on_close"],
+    [
+        pytest.param({}, 6, 12_000, 10.0, id="early"),
+        pytest.param(ON_CLOSE, 3, 7_000, 6.0, id="on_close", marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_that_is_killed_again_and_again_ends_as_one_that_was_never_stopped(
     tmp_path, compiled_kernels, sessions, kills, n, seconds

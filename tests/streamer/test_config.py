@@ -1,0 +1,128 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from streamer import config
+from streamer.errors import ConfigError
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "livevec.toml"
+    path.write_text(text)
+    return path
+
+
+def test_every_fault_is_reported_with_its_path(tmp_path):
+    path = written(
+        tmp_path,
+        """
+        [training]
+        dim = "wide"
+        [sessions]
+        gap_seconds = -30
+        gap = 1
+        [nosuch]
+        a = 1
+        """,
+    )
+
+    with pytest.raises(ConfigError) as raised:
+        config.load(path)
+
+    faults = "\n".join(raised.value.faults)
+    assert len(raised.value.faults) == 4
+    for found in (
+        "training.dim: ",
+        "sessions.gap_seconds: ",
+        "sessions.gap: no such",
+        "nosuch: no",
+    ):
+        assert found in faults
+    assert "'wide'" in faults
+    assert "-30" in faults
+
+
+def test_the_environment_goes_before_the_file(tmp_path, monkeypatch):
+    path = written(tmp_path, "[training]\ndim = 32\nwindow = 3\n")
+    monkeypatch.setenv("LIVEVEC_TRAINING__DIM", "128")
+
+    loaded = config.load(path)
+
+    assert loaded.training.dim == 128
+    assert loaded.training.window == 3
+
+
+def test_a_misspelt_section_in_the_environment_is_a_fault(monkeypatch):
+    monkeypatch.setenv("LIVEVEC_TRAINNG__DIM", "128")
+
+    with pytest.raises(ConfigError, match="LIVEVEC_TRAINNG__DIM"):
+        config.load(None)
+
+
+def test_a_misspelt_key_in_the_environment_is_a_fault(monkeypatch):
+    monkeypatch.setenv("LIVEVEC_TRAINING__DIMM", "128")
+
+    with pytest.raises(ConfigError, match=r"training\.dimm: no such setting"):
+        config.load(None)
+
+
+def test_a_variable_without_a_section_is_not_ours(monkeypatch):
+    monkeypatch.setenv("LIVEVEC_TEST_BROKER", "localhost:9092")
+
+    assert config.load(None).training.dim == 64
+
+
+def test_files_and_kafka_together_are_a_fault(tmp_path):
+    path = written(
+        tmp_path,
+        """
+        [source.files]
+        paths = ["a.csv"]
+        [source.kafka]
+        bootstrap_servers = ["localhost:9092"]
+        topics = ["clicks"]
+        """,
+    )
+
+    with pytest.raises(ConfigError, match="found both"):
+        config.load(path)
+
+
+@pytest.mark.parametrize("text", ["[training", "dim = \xff".encode("latin-1").decode("latin-1")])
+def test_a_file_that_is_no_toml_is_one_fault(tmp_path, text):
+    path = tmp_path / "broken.toml"
+    path.write_bytes(text.encode("latin-1"))
+
+    with pytest.raises(ConfigError, match=r"broken\.toml") as raised:
+        config.load(path)
+
+    assert len(raised.value.faults) == 1
+
+
+def test_a_setting_that_is_no_section_is_a_fault(tmp_path):
+    with pytest.raises(ConfigError, match="training"):
+        config.load(written(tmp_path, "training = 3\n"))
+
+
+def test_settings_cannot_be_changed():
+    loaded = config.load(None)
+
+    with pytest.raises(ValueError, match="frozen"):
+        loaded.training.dim = 3
+
+
+def test_the_fingerprint_holds_what_gives_the_state_its_meaning():
+    one = config.load(None)
+    other = config.load(None, training={"dim": 32, "window": 9}, checkpoint={"retain": 7})
+
+    differing = {k for k, v in other.fingerprint().items() if one.fingerprint()[k] != v}
+
+    assert differing == {"training.dim"}
+    assert json.loads(json.dumps(one.fingerprint())) == one.fingerprint()
+
+
+def test_every_setting_has_a_help_text():
+    for section in config.Config.model_fields.values():
+        for name, setting in section.annotation.model_fields.items():
+            assert setting.description, name

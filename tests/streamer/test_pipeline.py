@@ -1,0 +1,303 @@
+"""The state after n clicks is a function of those clicks, and each of them is accounted for."""
+
+import base64
+import dataclasses
+import json
+from itertools import repeat
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from state.offsets import Partition
+from streamer.config import FileSource as FileSettings
+from streamer.pipeline import Start
+from streamer.sources.files import FileSource
+from streamer.windows.sessions import SessionWindows
+from tests import oracles
+from tests.state.stored import by_id
+from tests.streamer import streams
+
+N = 1500
+
+
+@pytest.fixture(scope="module")
+def records():
+    return streams.stream(N)
+
+
+def random_sizes():
+    rng = np.random.default_rng(4)
+    while True:
+        yield int(rng.integers(1, 40))
+
+
+SIZES = {
+    "1": lambda: repeat(1),
+    "7": lambda: repeat(7),
+    "random": random_sizes,
+    "100,000": lambda: repeat(100_000),
+}
+
+
+@pytest.fixture
+def run(tmp_path, manual_clock):
+    """Run a stream through a pipeline of its own; return the pipeline."""
+    made = []
+
+    def run(records, sizes=None, finish=True, **settings):
+        directory = tmp_path / str(len(made))
+        configured = streams.config(directory, **settings)
+        one = streams.pipeline(configured, directory, manual_clock)
+        made.append(one)
+        for batch in streams.batches(configured, records, sizes or repeat(100_000)):
+            one.apply(batch)
+        if finish:
+            one.finish()
+        return one
+
+    yield run
+    for one in made:
+        one._dead_letters.close()
+
+
+def everything(pipeline):
+    """Return the state by what it means, so that it can be compared bit for bit."""
+    sections = pipeline.cut().sections
+    arrays = {name: one.tobytes() for name, one in sections["windows"].arrays.items()}
+    return {
+        "items": by_id(sections),
+        "accepted": pipeline.store.accepted,
+        "ledger": sections["ledger"].values,
+        "windows": (arrays, sections["windows"].values),
+        "watermarks": sections["watermarks"].values,
+        "offsets": pipeline.offsets.to_json(),
+        "held": pipeline.windows.held,
+    }
+
+
+# cut-free
+
+
+@pytest.mark.parametrize("emission", ["early", "on_close"])
+def test_the_state_depends_on_the_clicks_and_not_on_how_they_are_cut(emission, run, records):
+    truth = everything(run(records, finish=False, emission=emission))
+    for name, sizes in SIZES.items():
+        for n_shards in (1, 8):
+            one = run(records, sizes(), finish=False, emission=emission, n_shards=n_shards)
+
+            assert everything(one) == truth, f"batches of {name}, {n_shards} shards"
+
+
+def test_the_stream_of_these_tests_holds_every_kind_of_click(run, records):
+    one = run(records, finish=False)
+    counts = one.windows.counts()
+    assert one.ledger.filtered.keys() == {"late", "bot"}
+    assert one.ledger.dead_lettered.keys() == {"malformed", "future"}
+    assert min(counts["merged"], counts["dropped"], counts["closed"]) > 5
+    assert len(one.windows) > 5
+
+
+@pytest.mark.parametrize("bound", [{"max_open": 7}, {"max_items": 40}, {"max_kept": 1}])
+def test_bounds_bite_at_the_same_clicks_however_they_are_cut(bound, run, records):
+    for emission in ("early", "on_close"):
+        truth = everything(run(records, finish=False, emission=emission, **bound))
+        for sizes in SIZES.values():
+            one = run(records, sizes(), finish=False, emission=emission, **bound)
+            assert everything(one) == truth
+
+
+@pytest.mark.parametrize("n", [1, 7, 333, 100_000])
+def test_a_source_may_be_polled_for_any_number_of_clicks(n, tmp_path, manual_clock, records):
+    paths = [tmp_path / f"{index}.jsonl" for index in (0, 1)]
+    for index, path in enumerate(paths):
+        lines = [one.raw for one in records if one.partition == index]
+        path.write_bytes(b"\n".join(lines) + b"\n")
+
+    def polled(directory, max_clicks):
+        settings = streams.config(directory, emission="on_close")
+        one = streams.pipeline(settings, directory, manual_clock)
+        source = FileSource(FileSettings(paths=tuple(paths)), settings.clicks, manual_clock)
+        n_read = 0
+        while not source.is_exhausted():
+            n_read += one.step(source, 1.0, max_clicks)
+        found = everything(one)
+        one._dead_letters.close()
+        assert n_read == one.clicks == N
+        assert one.windows.counts()["closed_by_idle"] > 0
+        return found
+
+    assert polled(tmp_path / "one", n) == polled(tmp_path / "all", 1 << 20)
+
+
+# resume-is-start
+
+
+@pytest.mark.parametrize("emission", ["early", "on_close"])
+@pytest.mark.parametrize("cut", [0, 1, 400, 1499])
+def test_a_restored_pipeline_has_an_equal_state_and_an_equal_future(
+    emission, cut, run, records, tmp_path, manual_clock
+):
+    truth = run(records, finish=False, emission=emission)
+    before = run(records[:cut], finish=False, emission=emission)
+    state = before.cut()
+
+    settings = streams.config(tmp_path / "again", emission=emission)
+    start = Start(state.sections, state.offsets, "another space")
+    after = streams.pipeline(settings, tmp_path / "again", manual_clock, start)
+
+    assert everything(after) == everything(before)
+    for batch in streams.batches(settings, records[cut:], repeat(11)):
+        after.apply(batch)
+    assert everything(after) == everything(truth)
+    assert after.store.space_id == "space"
+    after._dead_letters.close()
+
+
+# nothing-vanishes
+
+
+def counted_by_the_oracle(records, settings):
+    """Return what becomes of each record by the semantics, and the ids that have a row."""
+    ms = 1000
+    sessions = settings.sessions
+    rules = SimpleNamespace(
+        gap=sessions.gap_seconds * ms,
+        lateness=sessions.lateness_seconds * ms,
+        out_of_orderness=sessions.out_of_orderness_seconds * ms,
+        max_jump=sessions.max_jump_seconds * ms,
+        max_kept=sessions.max_kept,
+        max_trained=sessions.max_trained,
+        max_open=sessions.max_open,
+        window=settings.training.window,
+        is_early=sessions.emission == "early",
+    )
+    oracle, items, fates = oracles.Sessions(rules, 2), set(), {}
+    for record in records:
+        click = streams.parsed(record)
+        if click is None:
+            fate = "malformed"
+        elif click[1] not in items and len(items) >= settings.store.max_items:
+            fate = "store_full"
+        else:
+            user, item, time = click
+            fate = oracle.arrive(oracles.Click(user, item, time, record.partition, record.offset))
+        if fate in {"accepted", "repeat"}:
+            items.add(click[1])
+        fates[record.partition, record.offset] = fate
+    return list(fates.values()), items, oracle
+
+
+@pytest.mark.parametrize("emission", ["early", "on_close"])
+@pytest.mark.parametrize("size", SIZES)
+def test_each_click_is_counted_as_what_became_of_it(emission, size, run, records):
+    settings = {"emission": emission, "max_items": 40}
+    one = run(records, SIZES[size](), finish=False, **settings)
+
+    fates, items, oracle = counted_by_the_oracle(records, one._config)
+    n_applied = sum(fate in {"accepted", "repeat"} for fate in fates)
+    assert {fate for fate in fates} > {"late", "future", "bot", "store_full", "malformed"}
+    assert one.ledger.filtered == {
+        reason: fates.count(reason) for reason in ("late", "bot", "store_full")
+    }
+    assert one.ledger.dead_lettered == {
+        reason: fates.count(reason) for reason in ("future", "malformed")
+    }
+    assert one.windows.held == oracle.held
+    assert one.ledger.applied == n_applied - oracle.held
+    assert one.ledger.pairs == sum(2 * len(tile.neighbours) for tile in oracle.tiles)
+    assert {name.decode() for name in by_id(one.cut().sections)[0]} == items
+    assert one.missing == 0
+    one.finish()
+    assert (one.windows.held, one.ledger.applied, one.missing) == (0, n_applied, 0)
+
+
+def test_a_dropped_click_is_missed(run, records, monkeypatch):
+    arrive = SessionWindows.arrive
+
+    def forgetful(self, arrivals, partition, fates):
+        n = len(arrivals.times) - (100 in arrivals.offsets)
+        return arrive(self, type(arrivals)(*(one[:n] for one in arrivals)), partition, fates)
+
+    monkeypatch.setattr(SessionWindows, "arrive", forgetful)
+    assert run(records).missing == sum(one.offset == 100 for one in records) == 2
+
+
+@pytest.mark.parametrize("reason", ["late", "bot", "store_full"])
+def test_a_reason_that_is_not_counted_is_missed(reason, run, records, monkeypatch):
+    one = run(records[:1], finish=False, max_items=40)
+    count = one.ledger.filter
+    monkeypatch.setattr(one.ledger, "filter", lambda why, n: why == reason or count(why, n))
+    for batch in streams.batches(one._config, records[1:], repeat(50)):
+        one.apply(batch)
+    assert one.missing > 0
+
+
+def test_dead_letters_carry_their_bytes_and_their_place(run, records, tmp_path):
+    one = run(records, repeat(13))
+    one.cut()
+
+    lines = (tmp_path / "0" / "dead_letters.jsonl").read_text().splitlines()
+    letters = [json.loads(line) for line in lines]
+    fates, *_ = counted_by_the_oracle(records, one._config)
+    expected = {
+        ("clicks", record.partition, record.offset): (fate, record.raw)
+        for record, fate in zip(records, fates, strict=True)
+        if fate in {"malformed", "future"}
+    }
+    assert len(letters) == len(expected) == one.ledger.dead_lettered.total()
+    assert {
+        (letter["topic"], letter["partition"], letter["offset"]): (
+            letter["reason"],
+            letter["raw"].encode(),
+        )
+        for letter in letters
+    } == expected
+
+
+def test_a_dead_letter_that_is_no_text_keeps_its_bytes(run, tmp_path):
+    raw = b'{"user_id": "\xff"}'
+    run([streams.Record(0, 0, raw)]).cut()
+    (line,) = (tmp_path / "0" / "dead_letters.jsonl").read_text().splitlines()
+    assert base64.b64decode(json.loads(line)["raw_base64"]) == raw
+
+
+def test_a_hash_collision_is_filtered_and_counted(run, records, tmp_path):
+    one = run(records, finish=False)
+    items = len(one.store)
+    (batch,) = streams.batches(
+        one._config,
+        [streams.Record(0, 10_000, b'{"user_id":"u1","item_id":"impostor","ts":1700001500000}')],
+        repeat(1),
+    )
+    key = next(iter(one.store.vocabulary.arrays.keys))
+    one.apply(dataclasses.replace(batch, item_keys=np.array([key])))
+
+    assert one.ledger.filtered["hash_collision"] == 1
+    assert one.missing == 0
+    assert len(one.store) == items
+
+
+def test_the_end_of_a_stream_applies_what_was_held(run, records):
+    one = run(records, emission="on_close")
+    assert one.windows.held == 0
+    assert len(one.windows) == 0
+    assert one.store.accepted == one.ledger.applied
+    assert one.missing == 0
+
+
+def test_what_is_appended_after_an_end_is_not_late(run):
+    def click(offset, ts):
+        raw = b'{"user_id":"u1","item_id":"i%d","ts":%d}' % (offset, ts)
+        return streams.Record(0, offset, raw)
+
+    one = run([click(0, 1_700_000_000_000)])
+    for batch in streams.batches(one._config, [click(1, 1_700_000_001_000)], repeat(1)):
+        one.apply(batch)
+    assert one.ledger.applied == 2
+
+
+def test_offsets_are_the_next_ones_to_read(run, records):
+    one = run(records, repeat(9))
+    ends = [sum(record.partition == index for record in records) for index in (0, 1)]
+    assert [one.offsets[Partition("clicks", index)] for index in (0, 1)] == ends
