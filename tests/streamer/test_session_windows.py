@@ -13,12 +13,13 @@ from streamer.windows.watermark import Watermarks
 from tests import oracles
 
 WINDOW, N = 3, 3000
+EMPTY = (Section(), Section())
 
 
 class Both:
     """Session windows with their watermarks, over one stream of two partitions."""
 
-    def __init__(self, settings, sections=(Section(), Section())):
+    def __init__(self, settings, sections=EMPTY):
         self.watermarks = Watermarks(sections[0])
         for index in (0, 1):
             self.watermarks.index_of(Partition("clicks", index))

@@ -98,6 +98,7 @@ def test_too_many_dead_letters_stop_the_run_and_commit_nothing(livevec):
     assert livevec.committed() == 0
 
 
+@pytest.mark.slow
 def test_a_producer_that_was_mended_is_read_after_too_many_dead_letters(livevec):
     path = livevec.directory / "clicks.jsonl"
     path.write_bytes(lines_of_json(1000, {at: b"what?" for at in range(300, 450)}))
@@ -243,7 +244,9 @@ def test_a_damaged_newest_generation_falls_back_to_the_one_before_and_loses_noth
     assert differences(livevec.newest(), whole) == []
 
 
-@pytest.mark.parametrize("way_out", ["the line", "the option"])
+@pytest.mark.parametrize(
+    "way_out", ["the line", pytest.param("the option", marks=pytest.mark.slow)]
+)
 def test_an_empty_current_is_an_error_that_says_what_to_do(with_clicks, way_out):
     with_clicks.run()
     whole = with_clicks.newest()
@@ -266,6 +269,7 @@ def test_an_empty_current_is_an_error_that_says_what_to_do(with_clicks, way_out)
     assert differences(with_clicks.newest(), whole) == []
 
 
+@pytest.mark.slow
 def test_a_generation_that_is_not_there_is_named_beside_those_that_are(with_clicks):
     with_clicks.run()
     number = with_clicks.newest().name.number
@@ -390,6 +394,7 @@ def test_a_demo_on_a_port_in_use_is_one_line(livevec):
         assert "in use" in refused(running.ended(), 2)
 
 
+@pytest.mark.slow
 def test_a_file_that_became_shorter_is_an_error_and_keeps_the_state(with_clicks):
     with_clicks.run()
     before = with_clicks.contents()
@@ -401,6 +406,7 @@ def test_a_file_that_became_shorter_is_an_error_and_keeps_the_state(with_clicks)
     assert with_clicks.contents() == before
 
 
+@pytest.mark.slow
 def test_a_damaged_file_is_an_error_that_keeps_what_was_committed(livevec):
     path = write_csv(livevec.directory / "clicks.csv.gz", clicks(60_000))
     content = path.read_bytes()

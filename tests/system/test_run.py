@@ -32,7 +32,9 @@ def facts(run) -> dict[str, object]:
         pytest.param("clicks.jsonl", marks=pytest.mark.slow),
     ],
 )
-def test_a_file_is_read_committed_and_published_and_a_second_run_changes_nothing(livevec, name):
+def test_a_file_is_read_committed_and_published_and_a_second_run_changes_nothing(
+    livevec, name, record_property
+):
     path = livevec.directory / name
     (write_json if name.endswith(".jsonl") else write_csv)(path, clicks(N))
     livevec.read_from(path)
@@ -52,6 +54,8 @@ def test_a_file_is_read_committed_and_published_and_a_second_run_changes_nothing
     assert livevec.version()["n_items"] <= first.summary["items"] > 1000
     assert set(first.summary["recall_at_10"]) == {"ivf", "lsh"}
     assert facts(second) == facts(first)
+    (polling,) = second.events("polling")
+    record_property("seconds_to_the_first_poll", polling["seconds"])
     assert livevec.contents() == written
 
 
@@ -74,6 +78,7 @@ def test_what_is_appended_is_read_by_the_next_run(livevec):
     assert second.summary["generation"] == livevec.version()["generation"]
 
 
+@pytest.mark.slow
 def test_a_version_that_is_missing_is_published_by_the_next_run(livevec):
     livevec.read_from(write_csv(livevec.directory / "clicks.csv", clicks(N)))
     first = livevec.run()
@@ -199,6 +204,7 @@ def test_a_sigterm_in_the_stream_commits_every_click_that_was_read(livevec):
     assert livevec.newest().manifest.offsets == {Partition("clicks.csv", 0): run.summary["clicks"]}
 
 
+@pytest.mark.slow
 def test_a_sigterm_before_the_first_click_drains_too(livevec):
     livevec.read_from(write_csv(livevec.directory / "clicks.csv", []), follow=True)
 
@@ -222,14 +228,3 @@ def test_a_second_signal_ends_the_process_at_once(livevec):
     assert run.code == 1
     assert run.complaints == ["forced by a second signal"]
     assert run.events("drained") == []
-
-
-def test_the_first_poll_comes_soon_and_is_logged(livevec, record_property):
-    livevec.read_from(write_csv(livevec.directory / "clicks.csv", clicks(100)))
-
-    run = livevec.run()
-
-    (compiled,) = run.events("kernels_compiled")
-    record_property("kernels_compiled_seconds", compiled["seconds"])
-    assert compiled["kernels"] > 10
-    assert len(run.events("started_afresh")) == 1

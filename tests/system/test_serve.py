@@ -1,28 +1,41 @@
 """`livevec serve` as a process beside `livevec run`: queries, probes, and swaps."""
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
 import httpx
 import pytest
 
-from tests.system.runs import append_csv, clicks, wait_for, write_csv
+from tests.system.runs import Livevec, append_csv, clicks, wait_for, write_csv
 
 N = 20_000
 
 
+@contextmanager
+def client_of(livevec: Livevec) -> Iterator[httpx.Client]:
+    """Run a service over the state of `livevec`, and a client of it."""
+    livevec.configure({"serving": {"port": 0, "refresh_seconds": 0.05}})
+    address = livevec.start("serve").event("service_listening")["address"]
+    with httpx.Client(base_url=address, timeout=10.0) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory, compiled_kernels) -> Iterator[tuple[Livevec, httpx.Client]]:
+    """Return a run that has ended and a client of a service over it, which no test changes."""
+    one = Livevec(tmp_path_factory.mktemp("learned"))
+    try:
+        learned_from(one, clicks(N))
+        with client_of(one) as client:
+            yield one, client
+    finally:
+        one.close()
+
+
 @pytest.fixture
-def service(livevec):
-    """Return a client of a running service over the state directory of `livevec`."""
-    clients = []
-
-    def start() -> httpx.Client:
-        livevec.configure({"serving": {"port": 0, "refresh_seconds": 0.05}})
-        running = livevec.start("serve")
-        address = running.event("service_listening")["address"]
-        clients.append(httpx.Client(base_url=address, timeout=10.0))
-        return clients[-1]
-
-    yield start
-    for client in clients:
-        client.close()
+def client(livevec) -> Iterator[Callable[[], httpx.Client]]:
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(client_of(livevec))
 
 
 def learned_from(livevec, rows):
@@ -33,9 +46,8 @@ def learned_from(livevec, rows):
     return path
 
 
-def test_a_service_answers_from_what_a_run_has_published(livevec, service):
-    learned_from(livevec, clicks(N))
-    client = service()
+def test_a_service_answers_from_what_a_run_has_published(learned):
+    livevec, client = learned
 
     index = client.get("/v1/index").json()
     near = client.get("/v1/items/guitar: Copper capo 26/neighbors", params={"limit": 5}).json()
@@ -63,9 +75,8 @@ def test_a_service_answers_from_what_a_run_has_published(livevec, service):
     assert "no such item" in unknown.json()["detail"]
 
 
-def test_probes_and_metrics_tell_that_it_serves(livevec, service):
-    learned_from(livevec, clicks(N))
-    client = service()
+def test_probes_and_metrics_tell_that_it_serves(learned):
+    livevec, client = learned
 
     answers = {path: client.get(path) for path in ("/healthz", "/readyz", "/metrics")}
 
@@ -76,16 +87,16 @@ def test_probes_and_metrics_tell_that_it_serves(livevec, service):
     assert f"livevec_served_items {livevec.version()['n_items']:.1f}" in lines
 
 
-def test_a_version_that_a_later_run_publishes_is_swapped_in(livevec, service):
+def test_a_version_that_a_later_run_publishes_is_swapped_in(livevec, client):
     rows = clicks(N)
     path = learned_from(livevec, rows[: N // 2])
-    client = service()
-    before = client.get("/v1/index").json()
+    asked = client()
+    before = asked.get("/v1/index").json()
     append_csv(path, rows[N // 2 :])
     assert livevec.run().code == 0
 
     def swapped():
-        index = client.get("/v1/index").json()
+        index = asked.get("/v1/index").json()
         return index if index["version"] != before["version"] else None
 
     after = wait_for(swapped, "the second version")
@@ -98,21 +109,22 @@ def test_a_version_that_a_later_run_publishes_is_swapped_in(livevec, service):
     assert after["facts"]["ledger"]["clicks"] == N
 
 
-def test_a_service_waits_for_the_first_version(livevec, service):
-    client = service()
-    waiting = client.get("/readyz")
-    index = client.get("/v1/index")
-    health = client.get("/healthz")
+def test_a_service_waits_for_the_first_version(livevec, client):
+    asked = client()
+    waiting = asked.get("/readyz")
+    index = asked.get("/v1/index")
+    health = asked.get("/healthz")
     learned_from(livevec, clicks(N))
 
-    wait_for(lambda: client.get("/readyz").status_code == 200, "the first version")
+    wait_for(lambda: asked.get("/readyz").status_code == 200, "the first version")
 
     assert (waiting.status_code, index.status_code, health.status_code) == (503, 503, 200)
     assert "nothing has been published" in waiting.json()["detail"]
-    assert client.get("/v1/index").json()["version"] == "v0001-000000000001"
+    assert asked.get("/v1/index").json()["version"] == "v0001-000000000001"
 
 
-def test_three_sessions_over_five_items_can_be_asked(livevec, service):
+@pytest.mark.slow
+def test_three_sessions_over_five_items_can_be_asked(livevec, client):
     sessions = {"ann": "abc", "bob": "bcd", "eve": "cde"}
     learned_from(
         livevec,
@@ -122,12 +134,12 @@ def test_three_sessions_over_five_items_can_be_asked(livevec, service):
             for at, item in enumerate(items)
         ],
     )
-    client = service()
+    asked = client()
 
-    near = client.get("/v1/items/c/neighbors").json()
+    near = asked.get("/v1/items/c/neighbors").json()
 
     assert {one["id"] for one in near["points"]} == set("abde")
-    assert client.get("/v1/index").json()["serving"] == "exact"
+    assert asked.get("/v1/index").json()["serving"] == "exact"
 
 
 def test_a_sigterm_ends_the_service_with_0(livevec):
