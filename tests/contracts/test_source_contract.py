@@ -33,7 +33,7 @@ Prepare = Callable[[Path, Clock], Open]
 
 _CSV = [
     "ts,user_id,session_id,item_id",
-    *(f"{i * 10},u{i % 5},s{i % 3},i{i}" for i in range(20)),
+    *(f"{i * 10},u{i % 5},s{i % 3},i{i}" for i in range(21)),
     "",
     "nonsense",
     '200,"u","s","it,em"',
