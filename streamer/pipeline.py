@@ -203,7 +203,8 @@ class Pipeline:
             batch.partition,
             int(batch.offsets[click]),
             "future",
-            f"event time {batch.event_times_ms[click]} is over {limit:.0f} s ahead",
+            f"event time {batch.event_times_ms[click]} is over {limit:.0f} s ahead of its partition"
+            "; where a stream really pauses for so long, raise sessions.max_jump_seconds",
             batch.buffer[start : start + batch.record_lengths[click]].tobytes(),
         )
 
