@@ -134,6 +134,16 @@ class Sessions(Settings):
         60.0, description="when a partition that has nothing to read lets others close its windows"
     )
 
+    @model_validator(mode="after")
+    def _jump_beyond_disorder(self) -> Self:
+        if self.max_jump_seconds < self.out_of_orderness_seconds:
+            msg = (
+                "expected max_jump_seconds of at least out_of_orderness_seconds "
+                f"{self.out_of_orderness_seconds:g}, found {self.max_jump_seconds:g}"
+            )
+            raise ValueError(msg)
+        return self
+
 
 class Training(Settings):
     """Skip-gram with negative sampling (ARCHITECTURE.md, Semantics)."""

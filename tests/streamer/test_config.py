@@ -126,3 +126,8 @@ def test_every_setting_has_a_help_text():
     for section in config.Config.model_fields.values():
         for name, setting in section.annotation.model_fields.items():
             assert setting.description, name
+
+
+def test_a_jump_shorter_than_the_disorder_is_a_fault():
+    with pytest.raises(ConfigError, match=r"sessions: expected max_jump_seconds of at least .* 60"):
+        config.load(None, sessions={"max_jump_seconds": 5, "out_of_orderness_seconds": 60})

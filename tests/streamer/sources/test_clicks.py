@@ -180,7 +180,7 @@ def test_a_record_that_is_no_click_is_a_dead_letter_with_a_reason(record, reason
         (b",u,s,a", "bad_time"),
         (b"1 ,u,s,a", "bad_time"),
         (b"1_0,u,s,a", "bad_time"),
-        ("١,u,s,a".encode(), "bad_time"),
+        ("\u0661,u,s,a".encode(), "bad_time"),  # a digit, and no ASCII one
     ],
 )
 def test_a_line_that_is_no_click_is_a_dead_letter_with_a_reason(line, reason):
@@ -346,7 +346,7 @@ def test_without_a_user_column_sessions_are_enough():
     ],
 )
 def test_columns_that_are_not_there_are_named(names, header, expected):
-    with pytest.raises(ConfigError, match="in.csv") as caught:
+    with pytest.raises(ConfigError, match=r"in\.csv") as caught:
         CsvDecoder(config.Clicks(**names), header, ",", "in.csv")
 
     assert expected in str(caught.value)
