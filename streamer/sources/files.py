@@ -211,11 +211,11 @@ class _Reader:
             found = records.since(int(np.searchsorted(records.offsets, max(self._start, 0))))
             if found is not None:
                 return found
-        if self._lines.n_seen() < self._start:
+        n_seen = max(self._lines.n_seen(), 0)  # a CSV of no bytes has not even a header
+        if n_seen < self._start:
             msg = (
                 f"{self._path}: expected at least {self._start} lines, as many as have been read,"
-                f" found {max(self._lines.n_seen(), 0)}; put the file back or use a new"
-                " state directory"
+                f" found {n_seen}; put the file back or use a new state directory"
             )
             raise ConfigError(msg)
         return None
