@@ -42,6 +42,17 @@ class Part(NamedTuple):
     checksum: str
 
 
+class Unreadable(ValueError):
+    """Raised when the disk cannot read a file, which says nothing of what was written."""
+
+
+class Identity(NamedTuple):
+    """Which file it is, whatever its name; nothing else has it while a descriptor is open."""
+
+    device: int
+    inode: int
+
+
 def checksum(content: Buffer) -> str:
     """Return the BLAKE2b-128 of `content`, in hex."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
@@ -94,7 +105,7 @@ def read_part(directory: Path, part: Part) -> bytes:
 def read(path: Path) -> bytes | None:
     """Return the bytes of the file at `path`; None when there is none.
 
-    Raises `ValueError` when the disk cannot read it, `StateError` when we may not.
+    Raises `Unreadable` when the disk cannot read it, `StateError` when we may not.
     """
     with _failures(path):
         try:
@@ -105,7 +116,17 @@ def read(path: Path) -> bytes | None:
             if error.errno != errno.EIO:
                 raise
             message = f"file {path.name!r} cannot be read from the disk: {error.strerror}"
-            raise ValueError(message) from error
+            raise Unreadable(message) from error
+
+
+def identity(file: Path | int) -> Identity | None:
+    """Return which file is at a path or behind a descriptor; None when there is none."""
+    with _failures(Path(str(file))):
+        try:
+            found = os.stat(file)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return Identity(found.st_dev, found.st_ino)
 
 
 def entries(directory: Path) -> list[Path]:

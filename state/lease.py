@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from state import durable
-from state.durable import TEMPORARY
+from state.durable import TEMPORARY, Identity
 from state.errors import DamagedPointer, DirectoryTaken, Superseded
 from state.manifest import GenerationName, generations
 
@@ -61,19 +61,29 @@ class Lineage:
 
 
 class Tenure:
-    """The right to write under one term, until a newer term exists."""
+    """The right to write under one term, until a newer one exists or its file is gone."""
 
-    def __init__(self, directory: Path, term: int) -> None:
+    def __init__(self, directory: Path, term: int, file: Identity | None) -> None:
         self._directory = directory
+        self._file = file
         self.term = term
 
     def check(self) -> None:
-        """Raise `Superseded` if a newer term exists."""
+        """Raise `Superseded` if a newer term exists, or ours is no longer what we hold."""
         newest = max(terms(self._directory), default=0)
         if newest > self.term:
             message = (
                 f"term {self.term} of {str(self._directory)!r} is superseded by term {newest}; "
                 "nothing more is written, stop this process"
+            )
+            raise Superseded(message)
+        path = _term_path(self._directory, self.term)
+        found = durable.identity(path)
+        if found != self._file:
+            state = "nothing" if found is None else "another start's"
+            message = (
+                f"{str(path)!r}: expected the file of this process, found {state}: the state "
+                "directory was removed; nothing more is written, stop this process"
             )
             raise Superseded(message)
 
@@ -106,7 +116,7 @@ class Hold:
         self.release()
         self._descriptor = descriptor
         self._next_term = term + 1
-        return Tenure(self._directory, term)
+        return Tenure(self._directory, term, durable.identity(descriptor))
 
     def release(self) -> None:
         """Let go of the directory; may be called again."""

@@ -21,7 +21,7 @@ import faiss
 from numpy.typing import NDArray
 
 from state import durable
-from state.durable import Part
+from state.durable import Part, Unreadable
 from state.errors import DamagedVersion, PublicationError, Superseded
 from state.index import EXACT, BuiltIndex, Items
 from state.lease import Lineage, Tenure, terms
@@ -101,9 +101,9 @@ class Publications:
         mirror = self._directory / "terms" / f"{term:04d}"
         durable.write(mirror, json.dumps(line).encode() + b"\n")
         there = versions(self._directory)
-        counts = [name for name in there if not self._is_void(name)]
+        counts = self._counting(there)
         self._newest = counts[-1] if counts else None
-        self._next_number = max((name.number for name in there), default=0) + 1
+        self._next_number = max([*(name.number for name in there), self._last_pointed()]) + 1
         if self._newest is not None:
             self._point()
         elif (self._directory / "CURRENT").exists():
@@ -112,8 +112,17 @@ class Publications:
         self._collect()
 
     def newest_manifest(self) -> Mapping[str, Any] | None:
-        """Return the manifest of the version that CURRENT names, taken over or our own."""
-        return None if self._newest is None else _read_manifest(self._directory, self._newest)
+        """Return the manifest of the version that CURRENT names, taken over or our own.
+
+        None when there is none, or when any byte of it is not what was written: it has to be
+        published again. Blocks for the length of the reads.
+        """
+        if self._newest is None:
+            return None
+        try:
+            return _verified_manifest(self._directory, self._newest)
+        except PublicationError:
+            return None
 
     def publish(
         self, generation: Manifest, items: Items, built: Mapping[str, BuiltIndex], created_ms: int
@@ -159,20 +168,31 @@ class Publications:
     def _point(self) -> None:
         durable.write(self._directory / "CURRENT", f"{self._newest} {self._tenure.term}\n".encode())
 
-    def _is_void(self, name: VersionName) -> bool:
-        """Return whether a version is not whole, or built from a generation that does not count."""
+    def _last_pointed(self) -> int:
+        # A version that was removed by hand had a number, which readers may have seen.
+        with suppress(PublicationError):
+            pointed = _read_line(self._directory)
+            return 0 if pointed is None else pointed[0].number
+        return 0
+
+    def _counting(self, names: list[VersionName]) -> list[VersionName]:
+        """Return the versions with a manifest, built from a generation that counts."""
+        lineage = Lineage.read(self._directory)
+        return [name for name in names if not self._is_void(name, lineage)]
+
+    def _is_void(self, name: VersionName, lineage: Lineage) -> bool:
         try:
             manifest = _read_manifest(self._directory, name)
             generation = GenerationName.parse(manifest["generation"])
         except (PublicationError, LookupError, ValueError):
             return True
-        return Lineage.read(self._directory).is_void(generation)
+        return lineage.is_void(generation)
 
     def _collect(self) -> None:
         """Remove what no longer counts, and never what a newer term wrote."""
         ours = [name for name in versions(self._directory) if name.term <= self._tenure.term]
         newest = 0 if self._newest is None else self._newest.number
-        counts = [name for name in ours if name.number <= newest and not self._is_void(name)]
+        counts = self._counting([name for name in ours if name.number <= newest])
         for name in ours:
             if name not in counts[-self._retain :]:
                 durable.remove_tree(self._directory / str(name))
@@ -193,6 +213,21 @@ def read_current(directory: Path) -> VersionName | None:
     Raises `Superseded` for a line under an older term than the newest, `DamagedVersion` for
     garbage.
     """
+    line = _read_line(directory)
+    if line is None:
+        return None
+    name, term = line
+    newest = max(terms(directory), default=0)
+    if term < newest:
+        message = (
+            f"{str(directory / 'CURRENT')!r} was written by term {term}, superseded by term "
+            f"{newest}; waiting for the newer one to publish"
+        )
+        raise Superseded(message)
+    return name
+
+
+def _read_line(directory: Path) -> tuple[VersionName, int] | None:
     path = directory / "CURRENT"
     content: bytes | None = b""
     try:
@@ -200,21 +235,13 @@ def read_current(directory: Path) -> VersionName | None:
         if content is None:
             return None
         text, written = content.decode("ascii").removesuffix("\n").split(" ")
-        name, term = VersionName.parse(text), int(written)
+        return VersionName.parse(text), int(written)
     except ValueError as error:
         message = (
             f"{str(path)!r}: expected '<version> <term>', found {(content or b'')[:80]!r}; "
             "the daemon writes it again with its next version"
         )
         raise DamagedVersion(message) from error
-    newest = max(terms(directory), default=0)
-    if term < newest:
-        message = (
-            f"{str(path)!r} was written by term {term}, superseded by term {newest}; "
-            "waiting for the newer one to publish"
-        )
-        raise Superseded(message)
-    return name
 
 
 def open_version(directory: Path, name: VersionName, kind: str) -> Version:
@@ -251,7 +278,7 @@ def _write_parts(beside: Path, items: Items, built: Mapping[str, BuiltIndex]) ->
     }
     sections = {"vectors": Section({"vectors": items.vectors}), "items": Section(columns)}
     parts = [
-        durable.write_part(beside / f"{name}.safetensors", durable.encode_section(section))
+        durable.write_section(beside / f"{name}.safetensors", section)
         for name, section in sections.items()
     ]
     for kind, one in built.items():
@@ -297,6 +324,8 @@ def _read_manifest(directory: Path, name: VersionName) -> dict[str, Any]:
         if content is None:
             raise _damage(directory, name, f"{FILE_NAME!r} is missing")
         manifest = unseal(content)
+    except Unreadable as error:
+        raise _passing(directory, name, str(error)) from error
     except ValueError as error:
         raise _damage(directory, name, str(error)) from error
     if manifest.get("format") != FORMAT:
@@ -310,20 +339,45 @@ def _read_manifest(directory: Path, name: VersionName) -> dict[str, Any]:
     return manifest
 
 
+def _verified_manifest(directory: Path, name: VersionName) -> dict[str, Any]:
+    """Return the manifest of a version, having compared every byte with its checksum."""
+    manifest = _read_manifest(directory, name)
+    try:
+        parts = [Part(**part) for part in manifest["parts"]]
+    except (LookupError, TypeError) as error:
+        raise _damage(directory, name, f"{FILE_NAME!r} lacks or misshapes {error}") from error
+    for part in parts:
+        _read_part(directory, name, part)
+    return manifest
+
+
+def _read_part(directory: Path, name: VersionName, part: Part) -> bytes:
+    try:
+        return durable.read_part(directory / str(name), part)
+    except Unreadable as error:
+        raise _passing(directory, name, str(error)) from error
+    except ValueError as error:
+        raise _damage(directory, name, str(error)) from error
+
+
 def _read_section(directory: Path, name: VersionName, part: Part) -> Section:
     try:
-        return durable.decode_section(durable.read_part(directory / str(name), part))
+        return durable.decode_section(_read_part(directory, name, part))
     except ValueError as error:
         raise _damage(directory, name, str(error)) from error
 
 
 def _read_index(directory: Path, name: VersionName, part: Part) -> Any:
+    _read_part(directory, name, part)
     try:
-        durable.read_part(directory / str(name), part)
         return faiss.read_index(str(directory / str(name) / part.name), faiss.IO_FLAG_MMAP_IFC)
-    except (ValueError, RuntimeError) as error:
-        fault = " ".join(str(error).split())
-        raise _damage(directory, name, fault) from error
+    except RuntimeError as error:  # its bytes are whole: for want of descriptors or memory
+        raise _passing(directory, name, " ".join(str(error).split())) from error
+
+
+def _passing(directory: Path, name: VersionName, fault: str) -> PublicationError:
+    where = f"version {name} in {str(directory)!r}"
+    return PublicationError(f"{where}: {fault}; it is tried again, check the disk and the limits")
 
 
 def _damage(directory: Path, name: VersionName, fault: str) -> DamagedVersion:

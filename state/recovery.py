@@ -55,7 +55,8 @@ def newest(
     it a damaged generation is passed over with a note, for the one before. Called once per
     start, under the hold; blocks for the length of the reads.
 
-    Raises `DamagedPointer` for a CURRENT that is absent though it cannot be, empty or garbage;
+    Raises `DamagedPointer` for a CURRENT that is absent though it cannot be, empty or garbage,
+    and when all generations are gone though a term restored one;
     `DamagedCheckpoint` when no whole generation is left; `ForeignCheckpoint` when the settings
     are not those of the state.
     """
@@ -115,7 +116,7 @@ def _candidates(directory: Path) -> tuple[list[GenerationName], list[str]]:
     valid = _valid(directory, lineage)
     pointer = read_pointer(directory)
     if pointer is None:
-        return _unpointed(directory, valid), []
+        return _unpointed(directory, lineage, valid), []
     head: GenerationName | None = pointer.name
     if pointer.term < lineage.newest_term or lineage.is_void(pointer.name):
         head = None if valid else lineage.restored.get(lineage.newest_term)
@@ -129,9 +130,12 @@ def _valid(directory: Path, lineage: Lineage) -> list[GenerationName]:
     return [name for name in reversed(names) if not lineage.is_void(name)]
 
 
-def _unpointed(directory: Path, valid: list[GenerationName]) -> list[GenerationName]:
+def _unpointed(
+    directory: Path, lineage: Lineage, valid: list[GenerationName]
+) -> list[GenerationName]:
     """Allow what the first commit of all leaves when it dies before CURRENT, and no more."""
     if not valid:
+        _refuse_loss(directory, lineage)
         return []
     try:
         if len(valid) == 1 and _manifest(directory / "checkpoints", valid[0]).parent is None:
@@ -139,6 +143,19 @@ def _unpointed(directory: Path, valid: list[GenerationName]) -> list[GenerationN
     except _Damage:
         return valid
     raise DamagedPointer(_pointer_fault(directory, "none, beside generations that were committed"))
+
+
+def _refuse_loss(directory: Path, lineage: Lineage) -> None:
+    """Raise `DamagedPointer` if a term restored something: then this is no new state."""
+    # A term's last_number proves nothing: it counts what died in its first commit, too.
+    named = [(term, base) for term, base in lineage.restored.items() if base is not None]
+    if named:
+        term, base = max(named)
+        message = (
+            f"{str(directory / 'checkpoints')!r}: expected generations, as term {term} restored "
+            f"{str(base)!r}, found none; the generations are gone: {_RETREAT}"
+        )
+        raise DamagedPointer(message)
 
 
 def _from_head(

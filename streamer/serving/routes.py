@@ -37,7 +37,7 @@ _ROUTES = {
     "POST /v1/query": "the items nearest to an item, a vector, or examples",
     "POST /v1/session/query": "what a session may click next",
     "GET /v1/index": "the version that answers",
-    "GET /healthz": "whether the service runs",
+    "GET /healthz": "whether the service runs and looks for versions",
     "GET /readyz": "whether a version is loaded",
     "GET /metrics": "metrics for Prometheus",
 }
@@ -89,7 +89,7 @@ class _Service:
         get, post = ["GET"], ["POST"]
         return [
             Route("/", _index_of_routes, methods=get),
-            Route("/healthz", _healthy, methods=get),
+            Route("/healthz", self._healthy, methods=get),
             Route("/readyz", self._ready, methods=get),
             Route("/metrics", self._metrics, methods=get),
             self._answering("/v1/index", self._index, get),
@@ -120,6 +120,11 @@ class _Service:
             return response
 
         return Route(path, answer, methods=methods)
+
+    async def _healthy(self, request: Request) -> Response:
+        del request
+        fault = self._searcher.fault
+        return _json({"status": "ok"}) if fault is None else _problem(503, fault)
 
     async def _ready(self, request: Request) -> Response:
         del request
@@ -242,11 +247,6 @@ class _Service:
 async def _index_of_routes(request: Request) -> Response:
     del request
     return _json({"service": "livevec", "routes": _ROUTES})
-
-
-async def _healthy(request: Request) -> Response:
-    del request
-    return _json({"status": "ok"})
 
 
 def _id(request: Request) -> bytes:

@@ -1,4 +1,4 @@
-"""Base index + fresh rows + tombstones as one answer; swaps versions without a failed query.
+"""The version that answers; swaps versions without a failed query.
 
 A query takes the loaded version once and answers from it alone, so a swap is one assignment:
 no lock, no pause, and no answer from two versions.
@@ -35,7 +35,9 @@ class Searcher:
         self.previous: Searchable | None = None
         self._directory = directory
         self._loaded: Searchable | None = None
-        self._refused: tuple[VersionName | None, str] | None = None
+        self._refused: tuple[VersionName | None, StateError] | None = None
+        self._told: set[str] = set()
+        self._death: BaseException | None = None
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._log = structlog.get_logger()
@@ -47,11 +49,22 @@ class Searcher:
             raise NotReady(self._reason())
         return loaded
 
+    @property
+    def fault(self) -> str | None:
+        """Why versions are no longer looked for, None while they are."""
+        if self._death is None:
+            return None
+        return (
+            f"no newer version of {str(self._directory)!r} will serve: looking for it ended with "
+            f"{self._death!r}; restart this service, the log has more"
+        )
+
     def refresh(self) -> bool:
         """Load the version that CURRENT names, if it is another one; tell whether it serves now.
 
         Blocks for the length of the load; queries go on meanwhile. A version that cannot be
-        used is refused, with one line of log, and the old one keeps serving.
+        used is refused, with one line of log for each reason, and the old one keeps serving;
+        unless it is damaged or its recall too low, the next look tries it again.
         """
         name = None
         try:
@@ -80,13 +93,20 @@ class Searcher:
             self._thread = None
 
     def _watch(self) -> None:
-        while not self._stopping.wait(self.settings.refresh_seconds):
-            self.refresh()
+        try:
+            while not self._stopping.wait(self.settings.refresh_seconds):
+                self.refresh()
+        except BaseException as error:
+            self._death = error
+            self._log.exception("version_watch_died")
+            raise
 
     def _is_known(self, name: VersionName) -> bool:
         if self._loaded is not None and self._loaded.version.name == name:
             return True
-        return self._refused is not None and self._refused[0] == name
+        if self._refused is None or self._refused[0] != name:
+            return False
+        return isinstance(self._refused[1], DamagedVersion | RecallBelowFloor)
 
     def _check_recall(self, version: Version) -> None:
         recall, floor = _recall(version), self.settings.recall_floor
@@ -107,6 +127,7 @@ class Searcher:
         for item in ready.ids[:_WARMING_QUERIES]:
             ready.session([item], self.settings.session_decay, Options())
         self.previous, self._loaded, self._refused = old, ready, None
+        self._told.clear()
         self.metrics.swaps.inc()
         self.metrics.version_number.set(version.name.number)
         self.metrics.items.set(len(ready.ids))
@@ -126,10 +147,12 @@ class Searcher:
         )
 
     def _refuse(self, name: VersionName | None, error: StateError) -> None:
-        refused = (name, str(error))
-        if refused == self._refused:
+        if self._refused is not None and self._refused[0] != name:
+            self._told.clear()
+        self._refused = (name, error)
+        if str(error) in self._told:
             return
-        self._refused = refused
+        self._told.add(str(error))
         reason = _reason_label(error)
         self.metrics.refusals.labels(reason).inc()
         serving = None if self._loaded is None else str(self._loaded.version.name)

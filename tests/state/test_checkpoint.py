@@ -245,7 +245,7 @@ def test_what_a_paused_owner_writes_after_a_take_over_is_void(
     new = Life(tmp_path)
     for value in range(10, 10 + commits_of_the_new_owner):
         new.commit(value)
-    old.checkpoints._tenure = BlindTenure(tmp_path, old.tenure.term)
+    old.checkpoints._tenure = BlindTenure(tmp_path, old.tenure.term, None)
     old.checkpoints._collect = lambda: None
     void = old.commit(666)
     new.end()
@@ -264,7 +264,7 @@ def test_a_paused_owner_that_points_back_into_the_ancestry_changes_nothing(tmp_p
     new = Life(tmp_path)
     for value in range(2, 9):
         new.commit(value)
-    old.checkpoints._tenure = BlindTenure(tmp_path, old.tenure.term)
+    old.checkpoints._tenure = BlindTenure(tmp_path, old.tenure.term, None)
     old.checkpoints._pointed = None
     old.checkpoints._point()
     new.end()
@@ -453,7 +453,7 @@ class Generations(RuleBasedStateMachine):
             with pytest.raises(Superseded):
                 old.commit(self.next_value())
             return
-        old.checkpoints._tenure = BlindTenure(self.directory, old.tenure.term)
+        old.checkpoints._tenure = BlindTenure(self.directory, old.tenure.term, None)
         collect = old.checkpoints._collect
         if data.draw(st.booleans()):
             old.checkpoints._collect = lambda: None

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -179,6 +180,30 @@ def test_a_tenure_ends_when_a_newer_term_exists(tmp_path: Path) -> None:
 
     new.check()
     held.release()
+
+
+@pytest.mark.parametrize("is_made_anew", [False, True])
+def test_a_tenure_ends_when_its_state_directory_is_removed(
+    tmp_path: Path, is_made_anew: bool
+) -> None:
+    directory = tmp_path / "state"
+    held = lease.hold(directory)
+    tenure = held.begin_term(None)
+    tenure.check()
+    shutil.rmtree(directory)
+    other = lease.hold(directory) if is_made_anew else None
+    if other is not None:
+        newer = other.begin_term(None)
+        assert newer.term == tenure.term
+        newer.check()
+
+    with pytest.raises(Superseded, match=r"terms/0001': .*; .* stop this process") as raised:
+        tenure.check()
+
+    assert "\n" not in str(raised.value)
+    held.release()
+    if other is not None:
+        other.release()
 
 
 def test_terms_go_on_from_generations_whose_terms_were_lost(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from state import durable
 from state.errors import DamagedVersion, NoSpace, PublicationError, Superseded
 from state.index import build
+from state.lease import Lineage
 from state.manifest import GenerationName
 from state.publication import VersionName, open_version, read_current, versions
 from tests.state.catalogue import SMALL, Publisher, catalogue
@@ -212,6 +214,56 @@ def test_after_a_fresh_start_nothing_older_is_served(tmp_path):
 
     assert read_current(successor.published) is None
     assert versions(successor.published) == []
+
+
+@pytest.mark.parametrize("damage", ["none", "flip", "remove", "remove all"])
+def test_a_version_with_a_damaged_part_is_not_gone_on_from_and_its_number_not_given_again(
+    damage, tmp_path
+):
+    old = Publisher(tmp_path)
+    name = old.publish(1)
+    old.hold.release()
+    part = old.published / str(name) / "vectors.safetensors"
+    if damage == "flip":
+        part.write_bytes(part.read_bytes()[:-1] + b"\xff")
+    elif damage == "remove":
+        part.unlink()
+    elif damage == "remove all":
+        shutil.rmtree(part.parent)
+
+    successor = Publisher(tmp_path, GenerationName(1, 1))
+    manifest = successor.publications.newest_manifest()
+    again = successor.publish(1)
+
+    assert (manifest is None) == (damage != "none")
+    assert again == VersionName(2, 2)
+    assert open_version(successor.published, again, "ivf").items.ids()
+
+
+def test_the_lineage_is_read_once_for_all_versions(tmp_path, monkeypatch):
+    publisher = Publisher(tmp_path)
+    for number in (1, 2, 3):
+        publisher.publish(number)
+    reads = []
+    read = Lineage.read
+
+    def counted(directory):
+        reads.append(directory)
+        return read(directory)
+
+    monkeypatch.setattr(Lineage, "read", counted)
+    publisher.publish(4)
+
+    assert reads == [publisher.published]
+
+
+def test_columns_are_written_without_a_copy_of_them_all(tmp_path, monkeypatch):
+    monkeypatch.delattr(durable, "encode_section")
+    publisher = Publisher(tmp_path)
+
+    name = publisher.publish(1)
+
+    assert open_version(publisher.published, name, "exact").items.ids() == catalogue(40).ids()
 
 
 def test_readers_pass_over_a_current_that_an_older_term_wrote(tmp_path):

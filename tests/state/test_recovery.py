@@ -145,6 +145,35 @@ def test_when_all_are_gone_it_is_an_error_and_no_fresh_start(directory: Path) ->
         recovered(directory)
 
 
+@pytest.mark.parametrize("is_empty", [False, True])
+def test_generations_that_are_gone_though_a_term_restored_one_are_no_fresh_start(
+    directory: Path, is_empty: bool
+) -> None:
+    restored_value(directory)
+    shutil.rmtree(directory / "checkpoints")
+    if is_empty:
+        (directory / "checkpoints").mkdir()
+
+    with pytest.raises(DamagedPointer, match="the generations are gone") as raised:
+        Life(directory)
+
+    told = one_line(raised)
+    assert "term 2 restored '0001-000000000003'" in told
+    assert "restore 'checkpoints' from a backup, or empty the state directory" in told
+    shutil.rmtree(directory)
+    assert restored_value(directory) is None
+
+
+def test_starts_that_died_in_their_first_commit_are_followed_by_a_fresh_one(
+    tmp_path: Path,
+) -> None:
+    for term in (1, 2):
+        Life(tmp_path).end()
+        (tmp_path / "checkpoints" / f"000{term}-000000000001.tmp").mkdir(parents=True)
+
+    assert [restored_value(tmp_path) for _ in range(2)] == [None, None]
+
+
 def test_a_generation_under_another_name_is_damaged(directory: Path) -> None:
     shutil.rmtree(directory / "checkpoints" / NEWEST)
     os.rename(directory / "checkpoints" / "0001-000000000001", directory / "checkpoints" / NEWEST)

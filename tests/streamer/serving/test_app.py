@@ -266,6 +266,31 @@ def test_every_fault_is_a_problem_that_says_what_was_expected(client, request_, 
     assert problem["title"]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_service_that_no_longer_looks_for_versions_is_not_healthy(tmp_path, monkeypatch):
+    publisher = Publisher(tmp_path)
+    publisher.publish(1)
+    searcher = searcher_over(publisher, refresh_seconds=0.001)
+    client = client_of(searcher)
+    searcher.start()
+    before = client.get("/healthz")
+
+    def planted(directory):
+        message = "planted"
+        raise ArithmeticError(message)
+
+    monkeypatch.setattr("streamer.serving.searcher.read_current", planted)
+    searcher._thread.join(5)
+    after = client.get("/healthz")
+    searcher.close()
+
+    assert before.json() == {"status": "ok"}
+    assert after.status_code == 503
+    assert after.headers["content-type"] == "application/problem+json"
+    assert "ArithmeticError('planted')" in after.json()["detail"]
+    assert client.get("/v1/index").status_code == 200
+
+
 def test_before_the_first_version_it_lives_and_is_not_ready(waiting):
     paths = ["/readyz", "/v1/index", "/v1/items/a", "/v1/items/a/neighbors"]
 

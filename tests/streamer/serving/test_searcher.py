@@ -1,7 +1,11 @@
 """Answers equal the formula over all items, and versions swap without a failed query."""
 
+import errno
+import os
 import threading
+from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
@@ -275,6 +279,47 @@ def test_a_bad_version_is_refused_once_and_the_old_one_keeps_serving(tmp_path, s
         "livevec_version_refusals_total", {"reason": reason}
     )
     assert refused == 1
+
+
+@pytest.mark.parametrize("part", ["manifest.json", "vectors.safetensors", "exact.faiss"])
+def test_what_passes_is_tried_again_at_every_look_and_told_once(tmp_path, monkeypatch, part):
+    publisher = Publisher(tmp_path)
+    searcher = searcher_over(publisher)
+    second = publisher.publish(1)
+    faults = [errno.EMFILE, errno.EMFILE, errno.EACCES, errno.EIO, errno.EMFILE]
+    left, read = list(faults), Path.read_bytes
+
+    def failing(path):
+        if path.name == part and left:
+            fault = left.pop(0)
+            raise OSError(fault, os.strerror(fault))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", failing)
+    with capture_logs() as logs:
+        swaps = [searcher.refresh() for _ in range(len(faults) + 1)]
+
+    assert swaps == [False] * len(faults) + [True]
+    assert searcher.loaded().version.name == second
+    refusals = [line["error"] for line in logs if line["event"] == "version_refused"]
+    assert len(refusals) == 3
+    for told, fault in zip(refusals, (errno.EMFILE, errno.EACCES, errno.EIO), strict=True):
+        assert os.strerror(fault) in told
+
+
+def test_a_whole_index_that_cannot_be_mapped_is_tried_again(tmp_path, monkeypatch):
+    publisher = Publisher(tmp_path)
+    publisher.publish(1)
+    searcher = searcher_over(publisher)
+
+    def full(path, flags):
+        message = "could not open: Too many open files"
+        raise RuntimeError(message)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(faiss, "read_index", full)
+        assert not searcher.refresh()
+    assert searcher.refresh()
 
 
 def test_after_a_refusal_the_next_good_version_serves(tmp_path):
