@@ -12,6 +12,7 @@ from state.offsets import Partition
 from state.sections import Section
 
 _PARTITION_SEED = np.uint64(3)
+UNWATCHED_SECONDS = 5.0
 
 
 class Watermarks:
@@ -31,20 +32,23 @@ class Watermarks:
         self.partitions: list[Partition] = []
         self.rows = np.empty((0, 4), np.int64)
         self.keys = np.empty(0, np.uint64)
+        self._index: dict[Partition, int] = {}
         self._idle_since: dict[Partition, float] = {}
+        self._looked_at: float | None = None
         for topic, index, watermark, ahead, idle in section.values.get("partitions", []):
             at = self.index_of(Partition(topic, index))
             self.rows[at, :3] = watermark, ahead, idle
 
     def index_of(self, partition: Partition) -> int:
         """Return a partition's row, a new one if it has none."""
-        if partition not in self.partitions:
+        if partition not in self._index:
+            self._index[partition] = len(self.partitions)
             self.partitions.append(partition)
             row = np.zeros((1, 4), np.int64)
             row[0, [WATERMARK, AHEAD, IDLE, ROOT]] = NEVER, 0, 0, -1
             self.rows = np.concatenate([self.rows, row])
             self.keys = np.concatenate([self.keys, [_key(partition)]])
-        return self.partitions.index(partition)
+        return self._index[partition]
 
     def declare_idle(self, partitions: Iterable[Partition]) -> None:
         """Let other partitions' progress close these partitions' windows, until a click comes."""
@@ -52,7 +56,13 @@ class Watermarks:
             self.rows[self.index_of(partition), IDLE] = 1
 
     def idle_for(self, caught_up: Iterable[Partition], now: float, timeout: float) -> None:
-        """Declare idle what has had nothing to read for `timeout` seconds of a monotonic clock."""
+        """Declare idle what has had nothing to read for `timeout` seconds of a monotonic clock.
+
+        Called at every step. Time in which nobody looked, a pause say, is no time of quiet.
+        """
+        if self._looked_at is not None and now - self._looked_at > UNWATCHED_SECONDS:
+            self._idle_since.clear()
+        self._looked_at = now
         quiet = set(caught_up)
         self._idle_since = {p: self._idle_since.get(p, now) for p in quiet}
         self.declare_idle(p for p, since in self._idle_since.items() if now - since >= timeout)

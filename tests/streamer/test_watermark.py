@@ -5,7 +5,7 @@ import numpy as np
 from kernels.windows import AHEAD, IDLE, NEVER, ROOT, WATERMARK
 from state.offsets import Partition
 from state.sections import Section
-from streamer.windows.watermark import Watermarks
+from streamer.windows.watermark import UNWATCHED_SECONDS, Watermarks
 
 A, B, C = Partition("clicks", 0), Partition("clicks", 1), Partition("other", 0)
 
@@ -39,27 +39,39 @@ def test_a_partition_is_keyed_by_its_name_and_not_by_its_order():
     assert len(set(one.keys.tolist())) == 3
 
 
+def look(found, caught_up, since, until, timeout=60):
+    """Look twice a second, as a stream does that goes on."""
+    for now in np.arange(since, until + 0.25, 0.5):
+        found.idle_for(caught_up, now=float(now), timeout=timeout)
+
+
 def test_a_partition_is_idle_once_it_has_had_nothing_to_read_for_the_timeout():
     found = watermarks(A, B)
-    found.idle_for([A], now=100, timeout=60)
+    look(found, [A], 100, 158)
+    look(found, [A, B], 158.5, 159.5)
     assert idle(found) == set()
-    found.idle_for([A, B], now=159.9, timeout=60)
-    assert idle(found) == set()
-    found.idle_for([A, B], now=160, timeout=60)
+    look(found, [A, B], 160, 218)
     assert idle(found) == {A}
-    found.idle_for([A, B], now=219.9, timeout=60)
+    look(found, [A, B], 218.5, 218.5)
     assert idle(found) == {A, B}
 
 
 def test_the_timeout_begins_again_when_a_partition_has_had_something_to_read():
     found = watermarks(A)
-    found.idle_for([A], now=0, timeout=60)
-    found.idle_for([], now=50, timeout=60)
-    found.idle_for([A], now=70, timeout=60)
+    look(found, [A], 0, 50)
+    look(found, [], 50.5, 50.5)
+    look(found, [A], 51, 110.5)
     assert idle(found) == set()
-    found.idle_for([A], now=129, timeout=60)
+    look(found, [A], 111, 111)
+    assert idle(found) == {A}
+
+
+def test_time_in_which_nobody_looked_is_no_time_of_quiet():
+    found = watermarks(A)
+    look(found, [A], 0, 50)
+    look(found, [A], 50 + UNWATCHED_SECONDS + 1, 115)
     assert idle(found) == set()
-    found.idle_for([A], now=130, timeout=60)
+    look(found, [A], 115.5, 116)
     assert idle(found) == {A}
 
 
