@@ -103,6 +103,8 @@ def main() -> None:
     """Run a command; every expected error is one line and an exit code."""
     try:
         app(standalone_mode=True)
+    except SystemExit as end:
+        _leave(end.code if isinstance(end.code, int) else 0)
     except ConfigError as error:
         _fail(EXIT_CONFIG, *error.faults)
     except BrokerError as error:
@@ -118,16 +120,21 @@ def main() -> None:
 def _fail(code: int, *lines: str) -> None:
     for line in lines:
         print(f"livevec: {line}", file=sys.stderr)
-    sys.exit(code)
+    _leave(code)
+
+
+def _leave(code: int) -> None:
+    """Exit at once: a build beside the stream that is inside FAISS would abort a slow farewell."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _on_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Tell an error that nobody expected; threads that still run do not keep the process."""
     traceback.print_exception(kind, error, trace)
     print("livevec: a bug; report it with the lines above", file=sys.stderr)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(EXIT_BUG)
+    _leave(EXIT_BUG)
 
 
 def _as_table(summary: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
 )
 
 from streamer.errors import ConfigError
@@ -25,8 +26,10 @@ from streamer.errors import ConfigError
 ENV_PREFIX = "LIVEVEC_"
 ENV_SECTION_END = "__"
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+# 300 years in seconds: in milliseconds, sums of several still fit 64 bits.
+LARGEST = 1e10
+Positive = Annotated[float, Field(gt=0, le=LARGEST, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -192,6 +195,16 @@ class Checkpoint(Settings):
         10_000_000, description="clicks not yet durable, beyond which reading pauses"
     )
 
+    @model_validator(mode="after")
+    def _room_to_commit(self) -> Self:
+        if self.max_uncommitted < self.every_clicks:
+            msg = (
+                f"expected max_uncommitted of at least every_clicks {self.every_clicks}, "
+                f"found {self.max_uncommitted}"
+            )
+            raise ValueError(msg)
+        return self
+
 
 class Index(Settings):
     """FAISS indexes, built beside the stream from a committed generation."""
@@ -334,6 +347,12 @@ def load(path: Path | None, **overrides: Mapping[str, Any]) -> Config:
         config = Config(**values)
     except ValidationError as error:
         faults += [_fault(one) for one in error.errors()]
+        raise ConfigError(*faults) from error
+    except SettingsError as error:
+        faults.append(
+            f"environment: {error}; expected JSON for a list or a section, "
+            f"for instance {ENV_PREFIX}INDEX__KINDS='[\"ivf\"]'"
+        )
         raise ConfigError(*faults) from error
     if faults:
         raise ConfigError(*faults)

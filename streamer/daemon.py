@@ -15,19 +15,20 @@ from prometheus_client import CollectorRegistry
 from kernels import policy
 from state import lease, recovery
 from state.checkpoint import Checkpoints
-from state.offsets import Offsets
+from state.offsets import Offsets, Partition
 from state.publication import Publications
 from state.recovery import Recovered
 from streamer.clock import Clock
 from streamer.config import Config
 from streamer.deadline import Deadline
+from streamer.errors import ConfigError
 from streamer.health import Health, monitoring_app
 from streamer.http import HttpServer
 from streamer.metrics import DaemonMetrics
 from streamer.observer import Observer
 from streamer.pace import Pace
 from streamer.pipeline import Pipeline, Start
-from streamer.publishing.publisher import Committed, Published, Publisher
+from streamer.publishing.publisher import Committed, Publisher
 from streamer.sources.contract import Source
 from streamer.sources.dead_letters import DeadLetters
 
@@ -36,6 +37,10 @@ log = structlog.get_logger()
 POLL_SECONDS = 0.1
 WAIT_SECONDS = 0.05
 EXIT_FORCED = 1
+# Clicks are neither older than the web nor from the year after next.
+OLDEST_MS = 631_152_000_000
+YEAR_MS = 366 * 86_400_000
+DEAD_LETTERS = "dead-letters.jsonl"
 
 
 class Daemon:
@@ -57,9 +62,11 @@ class Daemon:
         self._source = source
         self._clock = clock
         self._made_at = clock.monotonic()
+        self._has_doubted_times = False
         self._generation = generation
         self._on_progress = on_progress
         self._stopping = threading.Event()
+        self._drained_by = Deadline(clock, float("inf"))
         self._closers: list[Callable[[], None]] = []
         self.started = threading.Event()
         self.health = Health(clock, config.metrics.stalled_seconds)
@@ -88,8 +95,9 @@ class Daemon:
             self._close()
 
     def stop(self) -> None:
-        """Let the stream come to its end after the batch at hand. Idempotent."""
+        """Let the stream come to its end after the batch at hand, and soon. Idempotent."""
         self._stopping.set()
+        self._drained_by.shorten_to(self._config.checkpoint.drain_seconds)
 
     def _start(self) -> tuple[Pipeline, Publisher]:
         config = self._config
@@ -104,9 +112,9 @@ class Daemon:
         seconds = round(self._clock.monotonic() - started, 3)
         log.info("kernels_compiled", kernels=n_kernels, seconds=seconds)
         pipeline, publisher = self._restore()
-        self._source.seek(pipeline.offsets)
-        pipeline.begin_at(self._source.position())
-        publisher.begin()
+        self._source.seek(pipeline.offsets, pipeline.marks)
+        is_new = pipeline.begin_at(self._source.position(), self._source.partitions())
+        publisher.begin(is_new=is_new)
         self.pipeline, self.publisher = pipeline, publisher
         self.health.ready()
         self.started.set()
@@ -137,11 +145,12 @@ class Daemon:
             position=[f"{partition}:{at}" for partition, at in pipeline.offsets.items()],
         )
         publisher = Publisher(config, pipeline, checkpoints, publications, self._clock)
+        observer = Observer(self.metrics, pipeline)
         if found:
             publisher.adopt(found)
-        observer = Observer(self.metrics, pipeline)
+            observer.restored(publisher, found.manifest.created_ms)
         publisher.on_commit = lambda one: self._on_commit(observer, one, tenure.term)
-        publisher.on_publish = lambda one: self._on_publish(observer, one)
+        publisher.on_publish = observer.version
         self.metrics.term.set(tenure.term)
         self._observer = observer
         return pipeline, publisher
@@ -149,7 +158,7 @@ class Daemon:
     def _build(self, found: Recovered | None) -> Pipeline:
         settings = self._config.clicks
         letters = DeadLetters(
-            self._config.store.directory / "dead-letters.jsonl",
+            self._config.store.directory / DEAD_LETTERS,
             settings.max_dead_letters,
             settings.max_dead_letter_share,
         )
@@ -159,8 +168,14 @@ class Daemon:
             found.sections if found else {},
             found.manifest.offsets if found else Offsets(),
             uuid.uuid4().hex,
+            _marks(found),
         )
-        return Pipeline(self._config, letters, self._clock, start)
+        try:
+            return Pipeline(self._config, letters, self._clock, start)
+        except MemoryError as error:
+            store = self._config.store
+            msg = f"store.max_items: {store.max_items} rows do not fit in memory: {error}"
+            raise ConfigError(msg) from error
 
     def _loop(self, pipeline: Pipeline, publisher: Publisher) -> bool:
         """Step until told to stop; return whether the source has ended."""
@@ -179,9 +194,25 @@ class Daemon:
             n_read = pipeline.step(self._source, POLL_SECONDS, pace.allowance())
             pace.took(n_read)
             self._observer.batch(publisher, self._source.lag().clicks)
+            self._doubt_times(pipeline)
             if n_read == 0 and self._source.is_exhausted():
                 return True
         return False
+
+    def _doubt_times(self, pipeline: Pipeline) -> None:
+        """Warn once of event times that look as if `clicks.time_unit` were wrong."""
+        if self._has_doubted_times:
+            return
+        for partition, time_ms in pipeline.watermarks.event_times_ms().items():
+            if not OLDEST_MS <= time_ms <= self._clock.now_ms() + YEAR_MS:
+                self._has_doubted_times = True
+                log.warning(
+                    "event_times_look_wrong",
+                    partition=str(partition),
+                    event_time_ms=time_ms,
+                    hint=f"is clicks.time_unit really {self._config.clicks.time_unit!r}?",
+                )
+                return
 
     def _wait_or_go_on(self, is_waiting: bool, uncommitted: int) -> None:
         """Pause reading while too much is not durable, so that retention is never outrun."""
@@ -199,24 +230,26 @@ class Daemon:
     ) -> dict[str, Any]:
         self.health.not_ready("draining")
         log.info("draining", reason="the source has ended" if is_exhausted else "told to stop")
-        deadline = Deadline(self._clock, self._config.checkpoint.drain_seconds)
         n_closed = 0
         if is_exhausted:
+            pipeline.refuse_if_nothing_was_usable()
             n_closed = pipeline.finish()
-            deadline = Deadline(self._clock, float("inf"))
         assert pipeline.missing == 0, f"{pipeline.missing} clicks are nowhere"
-        publisher.finish(deadline, publish=is_exhausted, is_changed=n_closed > 0)
+        publisher.finish(self._drained_by, publish=is_exhausted, is_changed=n_closed > 0)
         self._observer.batch(publisher, self._source.lag().clicks)
         summary = summary_of(pipeline, publisher)
+        if summary["dead_lettered"]:
+            log.warning(
+                "dead_letters",
+                **summary["dead_lettered_by_reason"],
+                file=str(self._config.store.directory / DEAD_LETTERS),
+            )
         log.info("drained", **summary)
         return summary
 
     def _on_commit(self, observer: Observer, committed: Committed, term: int) -> None:
         self._source.publish_position(committed.offsets, term)
         observer.commit(committed, self._clock.now_ms())
-
-    def _on_publish(self, observer: Observer, published: Published) -> None:
-        observer.version(published, self._clock.now_ms())
 
     def _close(self) -> None:
         """Release everything, the source first and the metrics last; an error stops none of it."""
@@ -226,6 +259,12 @@ class Daemon:
             except Exception:  # closing goes on
                 log.exception("close_failed")
         self._closers.clear()
+
+
+def _marks(found: Recovered | None) -> dict[Partition, str]:
+    """Return what the manifest holds of marks; one that was written before there were any, none."""
+    rows = found.manifest.facts.get("marks", []) if found else []
+    return {Partition(topic, number): mark for topic, number, mark in rows}
 
 
 def summary_of(pipeline: Pipeline, publisher: Publisher) -> dict[str, Any]:

@@ -12,6 +12,10 @@ class Deadline:
         self._clock = clock
         self._end = clock.monotonic() + seconds
 
+    def shorten_to(self, seconds: float) -> None:
+        """Let it be over after at most so many seconds from now."""
+        self._end = min(self._end, self._clock.monotonic() + seconds)
+
     def seconds_left(self) -> float:
         """Return what is left of the budget, in [0, what a lock can wait]."""
         left = self._end - self._clock.monotonic()

@@ -34,17 +34,28 @@ class Observer:
         for partition, time_ms in pipeline.watermarks.event_times_ms().items():
             metrics.watermark.labels(partition.topic, partition.number).set(time_ms / 1000)
 
+    def restored(self, publisher: Publisher, committed_ms: int) -> None:
+        """Take over the generation and the version that a start goes on from."""
+        if publisher.committed is not None:
+            self._metrics.generation.set(publisher.committed.name.number)
+            self._metrics.committed.set(committed_ms / 1000)
+        if publisher.published is not None:
+            self._set_version(publisher.published)
+
     def commit(self, committed: Committed, now_ms: int) -> None:
         """Take over what a commit was."""
         self._metrics.generation.set(committed.name.number)
         self._metrics.committed.set(now_ms / 1000)
         self._metrics.commit_seconds.observe(committed.seconds)
 
-    def version(self, published: Published, now_ms: int) -> None:
+    def version(self, published: Published) -> None:
         """Take over what a version is."""
-        self._metrics.version.set(published.name.number)
-        self._metrics.published.set(now_ms / 1000)
+        self._set_version(published)
         self._metrics.build_seconds.observe(published.seconds)
+
+    def _set_version(self, published: Published) -> None:
+        self._metrics.version.set(published.name.number)
+        self._metrics.published.set(published.created_ms / 1000)
         for kind, by_queries in published.recall.items():
             for queries, recall in by_queries.items():
                 self._metrics.recall.labels(kind, queries).set(recall)

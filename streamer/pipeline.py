@@ -1,7 +1,7 @@
 """The stages composed; `step()` advances them once and returns what it did."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from kernels import sessions as fate
 from kernels.sessions import Arrivals
 from kernels.tiles import Tiles
 from kernels.vocabulary import COLLISION, FULL, Ids
-from state.offsets import Offsets
+from state.offsets import Offsets, Partition
 from state.sections import Section, Sections
 from state.store import Store, StoreSettings
 from streamer.clock import Clock
@@ -31,11 +31,15 @@ MAX_BATCH = 16_384
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where a pipeline begins: a generation's sections and offsets, or none and a new space."""
+    """Where a pipeline begins: a generation's sections and offsets, or none and a new space.
+
+    `marks` say what lay before the offsets, as far as their sources know.
+    """
 
     sections: Sections
     offsets: Offsets
     space_id: str
+    marks: Mapping[Partition, str] = field(default_factory=dict)
 
 
 class Pipeline:
@@ -56,6 +60,7 @@ class Pipeline:
         self._dead_letters = dead_letters
         self._clock = clock
         self.offsets = start.offsets
+        self.marks = start.marks
         sections = start.sections
         self.store = Store(_store_settings(config), sections, start.space_id)
         self.ledger = Ledger(sections.get("ledger", Section()))
@@ -85,6 +90,7 @@ class Pipeline:
         this object may be committed.
         """
         batch = source.poll(timeout_seconds, max_clicks)
+        self.marks = {**self.marks, **source.marks()}
         now = self._clock.monotonic()
         quiet = [p for p in source.caught_up() if batch is None or p != batch.partition]
         self.watermarks.idle_for(quiet, now, self._config.sessions.idle_timeout_seconds)
@@ -110,9 +116,22 @@ class Pipeline:
             begin += self._apply_from(batch, ids, partition, begin)
         self.offsets = self.offsets.advance(batch.partition, batch.next_offset)
 
-    def begin_at(self, position: Offsets) -> None:
-        """Take over where the source stands, also for partitions of which nothing was read."""
+    def begin_at(self, position: Offsets, partitions: Iterable[Partition]) -> bool:
+        """Take over where the source stands; return whether it has partitions new to the state.
+
+        Partitions that the source no longer has are idle: nothing of them will come, and others
+        must not wait for them.
+        """
+        is_new = any(partition not in self.offsets for partition in position)
         self.offsets = Offsets({**self.offsets, **position})
+        self.watermarks.declare_idle(set(self.watermarks.partitions) - set(partitions))
+        return is_new
+
+    def refuse_if_nothing_was_usable(self) -> None:
+        """Raise `DeadLetterLimit` if all that was ever read has become dead letters."""
+        n_dead = self.ledger.dead_lettered.total()
+        if n_dead and n_dead == self.ledger.read:
+            self._dead_letters.refuse(n_dead, self.ledger.read)
 
     def finish(self) -> int:
         """Close every window, as the end of the last source does; return how many there were.
@@ -126,7 +145,12 @@ class Pipeline:
         return n_open
 
     def cut(self) -> Cut:
-        """Return copies of the whole state between two clicks (together)."""
+        """Return copies of the whole state between two clicks (together).
+
+        Raises `NoSpace` when dead letters cannot be written.
+        """
+        dead_letters_bytes = self._dead_letters.sync()
+        disorder_ms = round(self._config.sessions.out_of_orderness_seconds * 1000)
         sections = {
             **self.store.snapshot(),
             "ledger": self.ledger.snapshot(),
@@ -139,10 +163,11 @@ class Pipeline:
             "items": len(self.store),
             "ledger": self.ledger.counts(self.windows.held),
             "event_times_ms": [
-                [partition.topic, partition.number, time]
-                for partition, time in self.watermarks.event_times_ms().items()
+                [partition.topic, partition.number, watermark + disorder_ms]
+                for partition, watermark in self.watermarks.event_times_ms().items()
             ],
-            "dead_letters_bytes": self._dead_letters.sync(),
+            "dead_letters_bytes": dead_letters_bytes,
+            "marks": [[p.topic, p.number, mark] for p, mark in self.marks.items()],
         }
         return Cut(sections, self.offsets, facts, self.clicks)
 

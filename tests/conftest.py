@@ -17,13 +17,14 @@ class ManualClock:
     """A `streamer.clock.Clock` that goes on when it is told to, and when somebody sleeps."""
 
     def __init__(self, seconds: float = 1_700_000_000.0) -> None:
-        self._start = self._seconds = seconds
+        self._start_ms = round(seconds * 1000)
+        self._seconds = 0.0  # not since 1970: sleeps of less than 0.2 us would be no time at all
 
     def now_ms(self) -> int:
-        return round(self._seconds * 1000)
+        return self._start_ms + round(self._seconds * 1000)
 
     def monotonic(self) -> float:
-        return self._seconds - self._start
+        return self._seconds
 
     def sleep(self, seconds: float) -> None:
         self.advance(seconds)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import structlog
 
@@ -24,6 +24,9 @@ from streamer.publishing.beside import Beside
 log = structlog.get_logger()
 
 RETRY_SECONDS = 5.0
+SLICE_SECONDS = 0.1
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,7 @@ class Published:
     recall: Mapping[str, Mapping[str, float]]
     n_items: int
     clicks: int
+    created_ms: int
     seconds: float
 
 
@@ -116,6 +120,7 @@ class Publisher:
                 recall={kind: one["recall_at_10"] for kind, one in version["indexes"].items()},
                 n_items=version["n_items"],
                 clicks=version["facts"]["ledger"]["clicks"],
+                created_ms=version["created_ms"],
                 seconds=0.0,
             )
 
@@ -129,21 +134,25 @@ class Publisher:
         """Whether reading must pause, so that the source's retention is never outrun."""
         return self.uncommitted >= self._config.checkpoint.max_uncommitted
 
-    def begin(self) -> None:
-        """Commit the empty state of a new space, before its first click.
+    def begin(self, *, is_new: bool) -> None:
+        """Commit where the stream begins, before its first click, if the state does not say so.
 
-        So where a first start began is durable: "latest" is not asked for twice.
+        `is_new` says that the source has partitions which the newest generation does not name.
+        So where they began is durable: "latest" is not asked for twice.
         """
-        if self._checkpoints.newest is None:
+        if is_new or self._checkpoints.newest is None:
             cut = self._stream.cut()
             self._note_commit(self._commit(cut, self._clock.monotonic()))
 
     def tick(self) -> None:
         """Take what is finished, begin what is due; never blocks longer than a copy."""
-        self._take_commit(0.0)
-        self._take_build(0.0)
+        self._take_commit()
+        self._take_build()
         if not self._writer.is_busy and self._is_commit_due():
-            self._start_commit()
+            try:
+                self._start_commit()
+            except NoSpace as error:
+                self._try_commit_again(error)
         if not self._builder.is_busy and self._is_build_due():
             self._start_build()
 
@@ -153,43 +162,52 @@ class Publisher:
         `is_changed` says that the state has changed without a click since the last batch.
         Called when the stream stands still. Raises `NoSpace` when the disk is still full.
         """
-        self._take_commit(deadline.seconds_left())
+        self._take_commit(deadline)
         is_due = is_changed or self.uncommitted or self._checkpoints.newest is None
         if is_due and not self._writer.is_busy:
             self._start_commit()
-            committed = self._writer.take(deadline.seconds_left())
+            committed = _outcome(self._writer, deadline)
             if committed is not None:
                 self._note_commit(committed)
         if self._writer.is_busy:
             log.warning("drain_cut_short", uncommitted_clicks=self.uncommitted)
         if not publish:
             return
-        self._take_build(deadline.seconds_left())
+        self._take_build(deadline)
         newest = self._checkpoints.newest
-        if newest is not None and newest != self._published_generation():
+        if not self._builder.is_busy and newest not in {None, self._published_generation()}:
             self._start_build()
-            published = self._builder.take(deadline.seconds_left())
+            published = _outcome(self._builder, deadline)
             if published is not None:
                 self._note_version(published)
+        if self._builder.is_busy:
+            log.warning("publishing_cut_short", generation=str(newest))
 
     def _is_commit_due(self) -> bool:
         settings, now = self._config.checkpoint, self._clock.monotonic()
         behind = self._stream.clicks - self._cut_clicks
         if not behind or now < self._not_before:
             return False
-        return now - self._cut_at >= settings.interval_seconds or behind >= settings.every_clicks
+        if now - self._cut_at >= settings.interval_seconds or behind >= settings.every_clicks:
+            return True
+        return not self._builder.is_busy and self._is_version_due(self._stream.clicks)
 
     def _is_build_due(self) -> bool:
-        newest, settings = self._checkpoints.newest, self._config.index
+        newest = self._checkpoints.newest
         if not self._committed_clicks or newest in {None, self._published_generation()}:
             return False
-        now = self._clock.monotonic()
-        if now < self._not_before:
+        if self._clock.monotonic() < self._not_before:
             return False
-        if self.published is None:
-            return True
-        behind = self._committed_clicks - self.published.clicks
-        return now - self._built_at >= settings.interval_seconds or behind >= settings.every_clicks
+        return self.published is None or self._is_version_due(self._committed_clicks)
+
+    def _is_version_due(self, clicks: int) -> bool:
+        """Return whether a generation of so many clicks would be published."""
+        settings = self._config.index
+        behind = clicks - (self.published.clicks if self.published else 0)
+        seconds = self._clock.monotonic() - self._built_at
+        return behind > 0 and (
+            seconds >= settings.interval_seconds or behind >= settings.every_clicks
+        )
 
     def _published_generation(self) -> GenerationName | None:
         return None if self.published is None else self.published.generation
@@ -211,16 +229,19 @@ class Publisher:
         )
         return Committed(name, cut.offsets, cut.clicks, self._clock.monotonic() - started)
 
-    def _take_commit(self, timeout_seconds: float) -> None:
+    def _take_commit(self, deadline: Deadline | None = None) -> None:
         try:
-            committed = self._writer.take(timeout_seconds)
+            committed = _outcome(self._writer, deadline)
         except NoSpace as error:
-            log.error("commit_failed", error=str(error), retry_seconds=RETRY_SECONDS)
-            self._cut_clicks = self._committed_clicks
-            self._not_before = self._clock.monotonic() + RETRY_SECONDS
+            self._try_commit_again(error)
             return
         if committed is not None:
             self._note_commit(committed)
+
+    def _try_commit_again(self, error: NoSpace) -> None:
+        log.error("commit_failed", error=str(error), retry_seconds=RETRY_SECONDS)
+        self._cut_clicks = self._committed_clicks
+        self._not_before = self._clock.monotonic() + RETRY_SECONDS
 
     def _note_commit(self, committed: Committed) -> None:
         self.committed = committed
@@ -252,11 +273,17 @@ class Publisher:
                 seed=self._config.training.seed,
             ),
         )
-        name = self._publications.publish(generation.manifest, items, built, self._clock.now_ms())
-        seconds = self._clock.monotonic() - started
-        clicks = int(generation.manifest.facts["ledger"]["clicks"])
-        recall = {kind: one.recall for kind, one in built.items()}
-        return Published(name, generation.name, recall, len(items), clicks, seconds)
+        created_ms = self._clock.now_ms()
+        name = self._publications.publish(generation.manifest, items, built, created_ms)
+        return Published(
+            name=name,
+            generation=generation.name,
+            recall={kind: one.recall for kind, one in built.items()},
+            n_items=len(items),
+            clicks=int(generation.manifest.facts["ledger"]["clicks"]),
+            created_ms=created_ms,
+            seconds=self._clock.monotonic() - started,
+        )
 
     def _load_newest(self, directory: Path) -> recovery.Recovered:
         """Load the newest generation; while commits come fast, one may be collected under us."""
@@ -269,9 +296,9 @@ class Publisher:
                 if name == self._checkpoints.newest:
                     raise
 
-    def _take_build(self, timeout_seconds: float) -> None:
+    def _take_build(self, deadline: Deadline | None = None) -> None:
         try:
-            published = self._builder.take(timeout_seconds)
+            published = _outcome(self._builder, deadline)
         except NoSpace as error:
             log.error("publish_failed", error=str(error), retry_seconds=RETRY_SECONDS)
             self._not_before = self._clock.monotonic() + RETRY_SECONDS
@@ -293,3 +320,15 @@ class Publisher:
             },
         )
         self.on_publish(published)
+
+
+def _outcome(beside: Beside[T], deadline: Deadline | None) -> T | None:
+    """Return what `beside` has done by the deadline, if there is one, and None if it goes on.
+
+    Waits in slices, for a signal may shorten the deadline meanwhile.
+    """
+    while True:
+        left = 0.0 if deadline is None else deadline.seconds_left()
+        outcome = beside.take(min(left, SLICE_SECONDS))
+        if outcome is not None or not beside.is_busy or left == 0.0:
+            return outcome

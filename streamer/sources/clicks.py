@@ -322,7 +322,10 @@ def _csv_columns(settings: config.Clicks, header: Sequence[str], where: str) -> 
     if twice or faults:
         expected = f"{' and '.join(faults)}" if faults else f"column {twice[0]!r} once"
         fields = " and ".join(f"clicks.{fault.split()[0]}" for fault in faults) or "the header"
-        msg = f"{where}: expected {expected}, found columns {list(header)!r}; set {fields}"
+        msg = (
+            f"{where}: expected {expected}, found columns {list(header)!r}; set {fields}; or is"
+            " source.files.delimiter not right, or the first line no header?"
+        )
         raise ConfigError(msg)
     return [header.index(name) if name in header else -1 for name in names.values()]
 

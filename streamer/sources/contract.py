@@ -1,6 +1,6 @@
 """What a source promises: poll, seek, pause, position, lag, close."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,11 +24,13 @@ class Source(Protocol):
     def partitions(self) -> tuple[Partition, ...]:
         """Return every partition known now, in the order in which they were found."""
 
-    def seek(self, offsets: Offsets) -> None:
+    def seek(self, offsets: Offsets, marks: Mapping[Partition, str]) -> None:
         """Go to where `offsets` points; a partition that it does not name begins at its start.
 
         Called once, before the first poll. Raises `ConfigError` or `BrokerError` when that
-        place cannot be read.
+        place cannot be read, `ConfigError` where what lies before the position is not what was
+        read: where it does not have the mark that `marks` names. A partition that is opened
+        later, behind others, is compared then, by the poll that opens it.
         """
 
     def poll(self, timeout_seconds: float, max_clicks: int) -> ClickBatch | None:
@@ -55,6 +57,13 @@ class Source(Protocol):
 
     def position(self) -> Offsets:
         """Return the next offset of each partition; never blocks."""
+
+    def marks(self) -> Mapping[Partition, str]:
+        """Return what identifies the content before each position; never blocks.
+
+        A partition of which nothing has been read has no mark; nor has one whose broker vouches
+        for what its offsets mean.
+        """
 
     def lag(self) -> Lag:
         """Return how many clicks wait to be read; never blocks, and may be seconds old."""

@@ -2,11 +2,14 @@
 
 import base64
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 
 from state.durable import AppendLog
+from state.errors import NoSpace
 from streamer.errors import DeadLetterLimit
 from streamer.sources.clicks import DeadLetter
 
@@ -24,18 +27,25 @@ class DeadLetters:
         self._max_share = max_share
         self._last: DeadLetter | None = None
         self._log = AppendLog(path)
+        self._waiting = bytearray()
 
     def append(self, letters: Iterable[DeadLetter]) -> None:
-        """Add a line for each letter; durable after the next `sync`."""
-        lines = bytearray()
+        """Add a line for each letter; durable after the next `sync`.
+
+        While the disk is full the lines wait in memory, and the stream goes on.
+        """
         for letter in letters:
-            lines += _line(letter)
+            self._waiting += _line(letter)
             self._last = letter
-        if lines:
-            self._log.append(bytes(lines))
+        with suppress(NoSpace):
+            self._write()
 
     def sync(self) -> int:
-        """Make what was appended durable; return the length, for the manifest."""
+        """Make what was appended durable; return the length, for the manifest.
+
+        Raises `NoSpace` while the disk is full.
+        """
+        self._write()
         return self._log.sync()
 
     def truncate_to(self, length: int) -> None:
@@ -48,8 +58,11 @@ class DeadLetters:
         Both limits must be passed: the count, so that one bad click among the first few is
         nothing, and the share, so that a long life is not ended by a few bad clicks a day.
         """
-        if n_dead <= self._max_count or n_dead <= self._max_share * n_read:
-            return
+        if n_dead > self._max_count and n_dead > self._max_share * n_read:
+            self.refuse(n_dead, n_read)
+
+    def refuse(self, n_dead: int, n_read: int) -> NoReturn:
+        """Raise `DeadLetterLimit`, naming the last letter and where the others are."""
         last = ""
         if self._last is not None:
             place = f"{self._last.partition} offset {self._last.offset}"
@@ -63,7 +76,14 @@ class DeadLetters:
 
     def close(self) -> None:
         """Release the file. Idempotent."""
+        with suppress(NoSpace):
+            self._write()
         self._log.close()
+
+    def _write(self) -> None:
+        if self._waiting:
+            self._log.append(bytes(self._waiting))
+            self._waiting.clear()
 
 
 def _line(letter: DeadLetter) -> bytes:

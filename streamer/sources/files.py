@@ -23,7 +23,7 @@ from streamer.sources.clicks import (
     JsonDecoder,
 )
 from streamer.sources.contract import Lag
-from streamer.sources.lines import COMPRESSED, Lines, Records
+from streamer.sources.lines import Lines, Records, is_compressed
 
 STEP_SECONDS = 0.05  # between two looks at a followed file
 
@@ -46,6 +46,7 @@ class FileSource:
             raise ConfigError(*faults)
         self._partitions = tuple(Partition(path.name, 0) for path in settings.paths)
         self._next = dict.fromkeys(self._partitions, 0)
+        self._marks: dict[Partition, str] = {}
         self._at = 0  # the file that is being read
         self._reader: _Reader | None = None
         self._records: Records | None = None  # read, and not yet polled
@@ -56,10 +57,11 @@ class FileSource:
         """Return one partition for each file, in the order in which they are read."""
         return self._partitions
 
-    def seek(self, offsets: Offsets) -> None:
+    def seek(self, offsets: Offsets, marks: Mapping[Partition, str]) -> None:
         """Go to where `offsets` points; reads every line before it. See `Source.seek`."""
         self._let_go()
         self._at = 0
+        self._marks = {p: marks[p] for p in self._partitions if offsets.get(p) and p in marks}
         self._next = {partition: offsets.get(partition, 0) for partition in self._partitions}
         self._has_records()
 
@@ -82,6 +84,7 @@ class FileSource:
         batch = self._reader.decode(partition, first)
         self._records = rest
         self._next[partition] = batch.next_offset
+        self._marks[partition] = self._reader.mark(batch.next_offset)
         return batch
 
     def ended(self) -> Iterable[Partition]:
@@ -108,6 +111,10 @@ class FileSource:
         """Return the next line of each file."""
         return Offsets(self._next)
 
+    def marks(self) -> Mapping[Partition, str]:
+        """Return the sum of the lines before each position, to the end of the last of them."""
+        return dict(self._marks)
+
     def lag(self) -> Lag:
         """Return 0 at the end; before it, nobody has counted the lines."""
         return Lag(0 if self.is_exhausted() or self._is_waiting else None)
@@ -126,8 +133,14 @@ class FileSource:
         while self._records is None and not self.is_exhausted():
             path = self._settings.paths[self._at]
             if self._reader is None:
-                start = self._next[self._partitions[self._at]]
-                self._reader = _Reader(path, self._settings, self._clicks, start)
+                partition = self._partitions[self._at]
+                self._reader = _Reader(
+                    path,
+                    self._settings,
+                    self._clicks,
+                    self._next[partition],
+                    self._marks.get(partition),
+                )
             self._records = self._reader.read()
             if self._records is None and _is_followed(path, self._settings):
                 self._is_waiting = True
@@ -187,25 +200,33 @@ class ScriptedSource(FileSource):
 
 
 class _Reader:
-    """One open file, from one of its offsets on."""
+    """One open file, from one of its offsets on; `mark` is that of the lines before it, if any."""
 
     def __init__(
-        self, path: Path, settings: config.FileSource, clicks: config.Clicks, start: int
+        self,
+        path: Path,
+        settings: config.FileSource,
+        clicks: config.Clicks,
+        start: int = 0,
+        mark: str | None = None,
     ) -> None:
         self._path = path
         self._settings = settings
         self._clicks = clicks
         self._start = start
+        self._mark = mark
         is_csv = _format(path, settings) == "csv"
         self._decoder: Decoder | None = None if is_csv else JsonDecoder(clicks)
-        self._lines = Lines(path, -1 if is_csv else 0, _is_followed(path, settings))
+        self._lines = Lines(path, -1 if is_csv else 0, _is_followed(path, settings), start)
 
     def read(self) -> Records | None:
         """Return the next records, or None if there are none, or none yet.
 
-        Raises `ConfigError` where the file is damaged, or ends before the offset to start from.
+        Raises `ConfigError` where the file is damaged, ends before the offset to start from, or
+        has other lines before it.
         """
         while (records := self._lines.read()) is not None:
+            self._check_mark()
             if self._decoder is None:
                 self._decoder = self._csv_decoder(records)
             found = records.since(int(np.searchsorted(records.offsets, max(self._start, 0))))
@@ -218,7 +239,12 @@ class _Reader:
                 f" found {n_seen}; put the file back or use a new state directory"
             )
             raise ConfigError(msg)
+        self._check_mark()
         return None
+
+    def mark(self, offset: int) -> str:
+        """Return the mark of the lines before `offset`, the last of which was read last."""
+        return _mark(self._lines.sum_of(offset))
 
     def decode(self, partition: Partition, records: Records) -> ClickBatch:
         """Return the clicks among `records`."""
@@ -228,6 +254,20 @@ class _Reader:
     def close(self) -> None:
         """Release the file."""
         self._lines.close()
+
+    def _check_mark(self) -> None:
+        """Compare the lines before the offset to start from, once they have been read."""
+        if self._mark is None or self._lines.sum_at_start is None:
+            return
+        found = _mark(self._lines.sum_at_start)
+        if found != self._mark:
+            msg = (
+                f"{self._path}: expected the file whose first {self._start} lines have been read"
+                f" ({self._mark}), found other lines ({found}): another file, or an unfinished"
+                " last line that has grown; put that file back, give the new one another name, or"
+                " use a new state directory"
+            )
+            raise ConfigError(msg)
 
     def _csv_decoder(self, records: Records) -> CsvDecoder:
         """Read the header: the line before offset 0."""
@@ -244,12 +284,16 @@ class _Reader:
 
 
 def _format(path: Path, settings: config.FileSource) -> str | None:
-    name = path.with_suffix("") if path.suffix in COMPRESSED else path
-    return _FORMATS.get(name.suffix) if settings.format == "auto" else settings.format
+    name = path.with_suffix("") if is_compressed(path) else path
+    return _FORMATS.get(name.suffix.lower()) if settings.format == "auto" else settings.format
+
+
+def _mark(crc: int) -> str:
+    return f"crc32:{crc:08x}"
 
 
 def _delimiter(path: Path, settings: config.FileSource) -> str:
-    is_tsv = ".tsv" in path.suffixes and "delimiter" not in settings.model_fields_set
+    is_tsv = "tsv" in path.name.lower().split(".") and "delimiter" not in settings.model_fields_set
     return "\t" if is_tsv and settings.format == "auto" else settings.delimiter
 
 
@@ -267,7 +311,7 @@ def _faults(settings: config.FileSource, clicks: config.Clicks) -> Iterator[str]
                 f"{path}: expected a name with {', '.join(_FORMATS)} in it, found {path.name!r};"
                 " set source.files.format"
             )
-        elif _is_followed(path, settings) and path.suffix in COMPRESSED:
+        elif _is_followed(path, settings) and is_compressed(path):
             yield f"{path}: expected a plain file to follow, found a compressed one; unpack it"
         else:
             yield from _content_faults(path, settings, clicks)
@@ -278,7 +322,7 @@ def _content_faults(
 ) -> Iterator[str]:
     """Read the first block, and a header with it."""
     try:
-        reader = _Reader(path, settings, clicks, 0)
+        reader = _Reader(path, settings, clicks)
     except ConfigError as error:
         yield from error.faults
         return

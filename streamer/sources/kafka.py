@@ -82,7 +82,7 @@ class KafkaClicks:
         """Return the partitions of the topics, in the order of the configuration."""
         return self._partitions
 
-    def seek(self, offsets: Offsets) -> None:
+    def seek(self, offsets: Offsets, marks: Mapping[Partition, str]) -> None:
         """Go to where `offsets` points; a topic that it does not name begins as `start` says.
 
         A partition that is not named, of a topic that is, has been added since: it begins at its
@@ -154,6 +154,10 @@ class KafkaClicks:
     def position(self) -> Offsets:
         """Return the next offset of each partition, whether or not it has been read from."""
         return Offsets({**self._elsewhere, **self._next})
+
+    def marks(self) -> Mapping[Partition, str]:
+        """Return nothing: the broker never gives an offset to another record."""
+        return {}
 
     def lag(self) -> Lag:
         """Return how many offsets lie before the ends that `seek` and the last fetches saw."""

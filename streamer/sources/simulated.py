@@ -6,7 +6,7 @@ of JSON of fixed width, from which a file of the same traffic can be written.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
@@ -146,15 +146,13 @@ class SimulatedClicks:
         """Return the one partition."""
         return (self._partition,)
 
-    def seek(self, offsets: Offsets) -> None:
+    def seek(self, offsets: Offsets, marks: Mapping[Partition, str]) -> None:
         """Go anywhere, at no cost. Raises `ConfigError` beyond the limit."""
-        wanted = offsets.get(self._partition, 0)
-        limit = self._settings.limit
+        wanted, limit = offsets.get(self._partition, 0), self._settings.limit
         if limit is not None and wanted > limit:
             msg = f"{self._partition}: expected an offset up to the limit {limit}, found {wanted}"
             raise ConfigError(msg)
-        self._next = wanted
-        self._begun = None
+        self._next, self._begun = wanted, None
 
     def poll(self, timeout_seconds: float, max_clicks: int) -> ClickBatch | None:
         """Return the next clicks that are due; a batch never spans two chunks."""
@@ -195,6 +193,10 @@ class SimulatedClicks:
     def position(self) -> Offsets:
         """Return the next offset."""
         return Offsets({self._partition: self._next})
+
+    def marks(self) -> Mapping[Partition, str]:
+        """Return nothing: what is generated is known by its seed."""
+        return {}
 
     def lag(self) -> Lag:
         """Return what is due, or with neither a rate nor a limit, that nobody knows."""

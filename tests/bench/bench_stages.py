@@ -30,7 +30,7 @@ QUICK_CLICKS = 200_000
 
 
 def batches(source: Source) -> Iterator[object]:
-    source.seek(Offsets())
+    source.seek(Offsets(), {})
     while not source.is_exhausted():
         batch = source.poll(0.0, MAX_BATCH)
         if batch is not None:

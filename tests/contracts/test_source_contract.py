@@ -74,7 +74,7 @@ def _kafka(bootstrap: str, clock: Clock) -> Open:
 
     def open_at_start() -> Source:
         source = KafkaClicks(settings, config.Clicks(), clock)
-        source.seek(Offsets())
+        source.seek(Offsets(), {})
         return source
 
     return open_at_start
@@ -186,9 +186,10 @@ def test_a_seek_to_any_position_reads_the_rest(open_source):
     for n_before in range(0, N_RECORDS + 1, 3):
         with closing(open_source()) as source:
             before = _rows(_batches(source, _every(3), n_before)) if n_before else {}
-            position = source.position()
+            position, marks = source.position(), source.marks()
         with closing(open_source()) as source:
-            source.seek(position)
+            source.seek(position, marks)
+            assert source.marks() == marks
             after = _rows(_batches(source, _every(11), N_RECORDS - n_before))
 
         joined = {name: before.get(name, []) + after.get(name, []) for name in whole}
@@ -197,7 +198,7 @@ def test_a_seek_to_any_position_reads_the_rest(open_source):
 
 def test_a_seek_to_nowhere_is_a_start(open_source):
     with closing(open_source()) as source:
-        source.seek(Offsets())
+        source.seek(Offsets(), {})
 
         assert _rows(_batches(source, _every(9))) == _whole(open_source)
 

@@ -1,8 +1,9 @@
 import threading
 
+import numpy as np
 import pytest
 
-from state import durable, lease, recovery
+from state import durable, index, lease, recovery
 from state.checkpoint import Checkpoints
 from state.errors import NoSpace, Superseded
 from state.offsets import Offsets
@@ -36,8 +37,8 @@ class Running:
             self.config, self.pipeline, self.checkpoints, publications, clock
         )
         self.source = SimulatedClicks(TrafficSettings(), clock)
-        self.source.seek(Offsets())
-        self.publisher.begin()
+        self.source.seek(Offsets(), {})
+        self.publisher.begin(is_new=True)
 
     def learn(self, n):
         self.pipeline.step(self.source, 0.0, n)
@@ -98,7 +99,7 @@ def test_a_generation_is_committed_after_so_many_clicks(run, tmp_path):
 
 
 def test_a_generation_is_committed_after_so_many_seconds_if_a_click_came(run, tmp_path):
-    running = run(checkpoint={"every_clicks": 10**9, "interval_seconds": 30.0})
+    running = run(checkpoint={"every_clicks": 10**7, "interval_seconds": 30.0})
 
     running.clock.advance(31)
     running.settle()
@@ -124,19 +125,34 @@ def test_the_first_version_follows_the_first_clicks_and_the_next_waits(run):
     assert [clicks for clicks, _ in versions] == [100, 1100]
 
 
-def test_a_version_is_a_function_of_its_generation_and_not_of_later_clicks(run):
+def test_a_version_is_a_function_of_its_generation_and_not_of_later_clicks(run, monkeypatch):
     running = run(checkpoint={"every_clicks": 500}, index={"every_clicks": 500})
+    items_of, begun, go_on = index.published_items, threading.Event(), threading.Event()
+
+    def slow(sections):
+        begun.set()
+        assert go_on.wait(30)
+        return items_of(sections)
+
+    monkeypatch.setattr(index, "published_items", slow)
     running.learn(500)
+    while not begun.is_set():
+        running.publisher.tick()
+        begun.wait(0.01)
+    running.learn(400)
+    assert items_of(running.pipeline.cut().sections).clicks.sum() == 900
+    go_on.set()
     running.settle()
+
     generation = running.publisher.published.generation
     name = read_current(running.config.published)
-    held = open_version(running.config.published, name, "ivf").items.vectors.copy()
-    running.learn(400)
-
-    again = open_version(running.config.published, name, "ivf")
-
-    assert again.manifest["generation"] == str(generation)
-    assert (again.items.vectors == held).all()
+    version = open_version(running.config.published, name, "ivf")
+    directory = running.config.store.directory
+    expected = items_of(recovery.load(directory, generation).sections)
+    assert version.manifest["generation"] == str(generation)
+    assert version.items.ids() == expected.ids()
+    assert version.items.clicks.sum() == 500
+    assert np.array_equal(version.items.vectors, expected.vectors)
 
 
 def test_finish_commits_and_publishes_what_is_left(run, tmp_path):

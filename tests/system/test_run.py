@@ -78,6 +78,30 @@ def test_what_is_appended_is_read_by_the_next_run(livevec):
     assert second.summary["generation"] == livevec.version()["generation"]
 
 
+def test_a_file_that_was_replaced_is_refused_and_the_first_one_goes_on_when_it_is_back(livevec):
+    rows = clicks(N)
+    path = write_csv(livevec.directory / "clicks.csv", rows[: N // 2])
+    livevec.read_from(path)
+    livevec.run()
+    written = livevec.contents()
+    path.rename(livevec.directory / "aside.csv")
+    write_csv(path, rows[N // 2 :] + rows)
+
+    refused = livevec.run()
+    after = livevec.contents()
+    (livevec.directory / "aside.csv").replace(path)
+    append_csv(path, rows[N // 2 :])
+    run = livevec.run()
+
+    assert refused.code == 2
+    (complaint,) = refused.complaints
+    assert f"clicks.csv: expected the file whose first {N // 2} lines have been read" in complaint
+    assert after == written
+    assert run.code == 0
+    assert run.summary["clicks"] == N
+    assert adds_up(run.summary)
+
+
 @pytest.mark.slow
 def test_a_version_that_is_missing_is_published_by_the_next_run(livevec):
     livevec.read_from(write_csv(livevec.directory / "clicks.csv", clicks(N)))

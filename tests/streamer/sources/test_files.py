@@ -3,6 +3,7 @@
 import gzip
 import os
 import random
+import zlib
 
 import pytest
 import zstandard
@@ -292,6 +293,7 @@ def test_all_faults_of_all_files_are_reported_at_once(tmp_path):
     assert "text.csv.gz: expected whole compressed data" in faults[2]
     assert "columns.csv: expected item column 'item_id'" in faults[3]
     assert "['a', 'b']" in faults[3]
+    assert "source.files.delimiter not right, or the first line no header?" in faults[3]
 
 
 def test_a_file_that_may_not_be_read_is_refused(tmp_path):
@@ -332,7 +334,7 @@ def test_a_seek_reads_what_a_finished_file_has_gained(tmp_path):
     second = _write(tmp_path / "b.csv", HEADER + _rows(5))
     source = _source(first, second)
 
-    source.seek(Offsets({Partition("a.csv", 0): 3, Partition("b.csv", 0): 4}))
+    source.seek(Offsets({Partition("a.csv", 0): 3, Partition("b.csv", 0): 4}), {})
 
     assert [row[:2] for row in _polled(source)] == [("a.csv", 3), ("a.csv", 4), ("b.csv", 4)]
 
@@ -340,7 +342,7 @@ def test_a_seek_reads_what_a_finished_file_has_gained(tmp_path):
 def test_a_seek_to_the_end_is_exhausted_before_the_first_poll(tmp_path):
     source = _source(_write(tmp_path / "a.csv", HEADER + _rows(5)))
 
-    source.seek(Offsets({Partition("a.csv", 0): 5}))
+    source.seek(Offsets({Partition("a.csv", 0): 5}), {})
 
     assert source.is_exhausted()
     assert source.poll(5.0, 1) is None
@@ -350,7 +352,208 @@ def test_a_seek_behind_the_end_says_that_the_file_was_replaced(tmp_path):
     source = _source(_write(tmp_path / "a.csv", HEADER + _rows(5)))
 
     with pytest.raises(ConfigError, match=r"a\.csv: expected at least 6 lines.* found 5"):
-        source.seek(Offsets({Partition("a.csv", 0): 6}))
+        source.seek(Offsets({Partition("a.csv", 0): 6}), {})
+
+
+MARKED = ["", ".gz", ".zst"]
+ODD_ENDS = "\n0,u,s,a\r\n\r\n\n1,u,s,b\n2,u,s,c\n\n3,u,s,d\n\n"
+A = Partition("a.csv", 0)
+
+
+def _read_to(source, n_records):
+    """Poll so many records; return the state to go on from."""
+    while n_records > 0:
+        n_records -= source.poll(0.0, n_records).n_read
+    return source.position(), source.marks()
+
+
+def _gone_on(path, state, **settings):
+    source = _source(path, **settings)
+    source.seek(*state)
+    return _polled(source)
+
+
+@pytest.mark.parametrize("packed", MARKED)
+@pytest.mark.parametrize("block", [1, 7, 1 << 20])
+@pytest.mark.parametrize("step", [1, 3, 100])
+def test_a_mark_is_the_sum_of_the_content_wherever_it_is_cut(
+    tmp_path, packed, block, step, monkeypatch
+):
+    path = _write(tmp_path / f"a.csv{packed}", HEADER + ODD_ENDS + _rows(20))
+    content = (HEADER + ODD_ENDS + _rows(20)).encode().split(b"\n")
+    monkeypatch.setattr(lines, "BLOCK_BYTES", block)
+    monkeypatch.setattr(lines, "PIECE_BYTES", 5)
+    partition = Partition(path.name, 0)
+    source = _source(path)
+
+    marks = {}
+    while source.poll(0.0, step) is not None:
+        marks[source.position()[partition]] = source.marks()[partition]
+
+    assert 29 in marks
+    for n, mark in marks.items():
+        before = b"\n".join(content[: n + 1]).removesuffix(b"\r")
+        assert mark == f"crc32:{zlib.crc32(before):08x}"
+        again = _source(path)
+        again.seek(Offsets({partition: n}), {partition: mark})
+        _polled(again, step)
+        assert again.marks() == source.marks()
+
+
+@pytest.mark.parametrize("packed", MARKED)
+@pytest.mark.parametrize(
+    "other",
+    [
+        HEADER + _rows(9).replace("i0", "j0"),
+        HEADER + "".join(reversed(_rows(9).splitlines(keepends=True))),
+        HEADER + _rows(9, first=5),
+        HEADER.replace("\n", ",page\n") + _rows(9).replace("\n", ",1\n"),
+        (HEADER + _rows(9)).replace(",", ";"),
+        HEADER.replace("\n", "\r\n") + _rows(9),
+        HEADER + "\n" * 5 + _rows(9),
+        HEADER + _rows(1) + _rows(9),
+    ],
+)
+def test_a_file_that_was_replaced_is_refused(tmp_path, packed, other):
+    path = _write(tmp_path / f"a.csv{packed}", HEADER + _rows(9))
+    state = _read_to(_source(path), 5)
+    _write(path, other)
+    source = _source(path, delimiter=";" if ";" in other else ",")
+
+    with pytest.raises(ConfigError, match=r"expected the file whose first 5 lines.*\(crc32:"):
+        source.seek(*state)
+    with pytest.raises(ConfigError, match="expected the file"):
+        source.poll(0.0, 1)
+    _write(path, HEADER + _rows(5) + "other,u,s,x\n")
+    assert [row[1] for row in _gone_on(path, state)] == [5]
+
+
+def test_a_file_that_is_read_in_another_format_is_refused(tmp_path):
+    path = _write(tmp_path / "clicks", HEADER + _rows(9))
+    state = _read_to(_source(path, format="csv"), 5)
+
+    with pytest.raises(ConfigError, match="expected the file whose first 5 lines"):
+        _source(path, format="jsonl").seek(*state)
+
+
+@pytest.mark.parametrize("grown", ["fee\n", "fee", "fee\n2,u,s,c\n", " ", "\r\r\n"])
+@pytest.mark.parametrize("packed", MARKED)
+def test_a_last_line_that_was_read_and_has_grown_is_refused(tmp_path, grown, packed):
+    text = HEADER + "0,u,s,a\n1,u,s,cof"
+    path = _write(tmp_path / f"a.csv{packed}", text)
+    state = _read_to(_source(path), 2)
+    _write(path, text + grown)
+
+    with pytest.raises(ConfigError, match="an unfinished last line that has grown"):
+        _source(path).seek(*state)
+
+
+def test_a_last_line_that_was_read_and_grows_while_followed_is_refused(tmp_path):
+    path = _write(tmp_path / "a.csv", HEADER + "0,u,s,cof")
+    state = _read_to(_source(path), 1)
+    source = _source(path, follow=True)
+    source.seek(*state)
+    with path.open("a") as file:
+        file.write("fee\n1,u,s,b\n")
+
+    with pytest.raises(ConfigError, match="an unfinished last line that has grown"):
+        source.poll(0.0, 1)
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\r", "\n\n"])
+@pytest.mark.parametrize("added", ["", "\n", "\r\n", "\n2,u,s,c\n", "\r\n\n2,u,s,c"])
+@pytest.mark.parametrize("packed", MARKED)
+def test_a_file_that_was_appended_to_goes_on(tmp_path, end, added, packed):
+    if end == "\r" and not added.startswith("\n"):
+        pytest.skip("half an end, and then another one")
+    text = HEADER + "0,u,s,a\n1,u,s,b" + end
+    path = _write(tmp_path / f"a.csv{packed}", text)
+    source = _source(path)
+    _polled(source)
+    _write(path, text + added)
+
+    found = _gone_on(path, (source.position(), source.marks()))
+
+    assert [row[2] for row in found] == (["c"] if "c" in added else [])
+
+
+@pytest.mark.parametrize("packed", MARKED)
+@pytest.mark.parametrize("at", [0, 5000, MAX_RECORD_BYTES + (3 << 20)])
+def test_what_is_too_long_to_hold_is_in_the_mark(tmp_path, packed, at):
+    long = bytearray(b"x" * (MAX_RECORD_BYTES + (4 << 20)))
+    path = tmp_path / f"a.csv{packed}"
+    _write(path, HEADER.encode() + long + b"\r")
+    state = _read_to(_source(path), 1)
+    _write(path, HEADER.encode() + long + b"\r\n0,u,s,a\n")
+    assert [row[2] for row in _gone_on(path, state)] == ["a"]
+    assert state[1] == {Partition(path.name, 0): f"crc32:{zlib.crc32(HEADER.encode() + long):08x}"}
+
+    long[at] ^= 1
+    _write(path, HEADER.encode() + long + b"\r\n0,u,s,a\n")
+
+    with pytest.raises(ConfigError, match="expected the file whose first 1 lines"):
+        _source(path).seek(*state)
+
+
+def test_a_position_without_a_mark_is_not_compared(tmp_path):
+    path = _write(tmp_path / "a.csv", HEADER + _rows(9, first=5))
+
+    assert [row[1] for row in _gone_on(path, (Offsets({A: 5}), {}))] == [5, 6, 7, 8]
+
+
+def test_nothing_read_has_no_mark_and_another_file_may_take_its_place(tmp_path):
+    path = _write(tmp_path / "a.csv", HEADER)
+    source = _source(path)
+    _polled(source)
+    _write(path, HEADER.replace("\n", ",page\n") + "0,u,s,a,p\n")
+
+    assert source.marks() == {}
+    assert [row[2] for row in _gone_on(path, (source.position(), source.marks()))] == ["a"]
+
+
+def test_a_file_behind_others_is_compared_when_its_turn_comes(tmp_path):
+    first = _write(tmp_path / "a.csv", HEADER + _rows(2))
+    second = _write(tmp_path / "b.csv", HEADER + _rows(2))
+    source = _source(first, second)
+    state = _read_to(source, 3)
+    _write(first, HEADER + _rows(3))
+    _write(second, HEADER + _rows(2, first=5))
+    source = _source(first, second)
+
+    source.seek(*state)
+
+    assert source.poll(0.0, 10).partition == A
+    with pytest.raises(ConfigError, match=r"b\.csv: expected the file whose first 1 lines"):
+        source.poll(0.0, 10)
+
+
+@pytest.mark.parametrize("name", ["A.CSV", "A.Csv.GZ", "A.TSV", "a.csv.ZST", "a.JSONL"])
+def test_an_extension_in_capitals_is_recognised(tmp_path, name):
+    text = HEADER + "1,u,s,a\n"
+    if "TSV" in name:
+        text = text.replace(",", "\t")
+    if "JSONL" in name:
+        text = '{"ts":1,"user_id":"u","item_id":"a"}\n'
+    pack = PACKERS.get((tmp_path / name).suffix.lower(), PACKERS[""])
+    path = tmp_path / name
+    path.write_bytes(pack(text.encode()))
+
+    assert _polled(_source(path)) == [(name, 0, "a")]
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_followed_file_whose_name_goes_to_another_is_an_error(tmp_path, is_there):
+    path = _write(tmp_path / "a.csv", HEADER + _rows(9))
+    source = _source(path, follow=True)
+    source.poll(0.0, 4)
+    path.rename(tmp_path / "a.csv.1")
+    if is_there:
+        _write(path, HEADER + _rows(99))
+
+    assert source.poll(0.0, 100).n_read == 5
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"a\.csv: expected the file that is being followed"):
+            source.poll(0.0, 1)
 
 
 def test_a_poll_at_the_end_waits_no_longer_than_it_may(tmp_path, clock):

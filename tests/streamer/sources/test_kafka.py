@@ -56,7 +56,7 @@ def open_source(broker) -> Iterator[Callable[..., KafkaClicks]]:
         settings = {"bootstrap_servers": (broker.bootstrap,), "topics": topics, **settings}
         source = KafkaClicks(KafkaSource(**settings), Clicks(), SystemClock())
         opened.append(source)
-        source.seek(offsets or Offsets())
+        source.seek(offsets or Offsets(), {})
         return source
 
     yield make
@@ -333,7 +333,7 @@ def test_a_paused_source_returns_nothing_until_it_is_resumed(
     send(producer, topic, [click(0)])
     settings = KafkaSource(bootstrap_servers=(broker.bootstrap,), topics=(topic,))
     source = KafkaClicks(settings, Clicks(), manual_clock)
-    source.seek(Offsets())
+    source.seek(Offsets(), {})
 
     source.pause()
     source.pause()

@@ -73,7 +73,7 @@ def test_a_seek_goes_on_as_if_never_stopped():
     read(source, first)
     expected = read(source, 2000)
     resumed = make()
-    resumed.seek(Offsets({PARTITION: first}))
+    resumed.seek(Offsets({PARTITION: first}), {})
 
     assert read(resumed, 2000) == expected
     assert resumed.position() == source.position() == Offsets({PARTITION: first + 2000})
@@ -171,7 +171,7 @@ def test_a_user_is_back_only_after_a_gap_of_half_an_hour():
 def test_newborn_items_are_popular_when_young_and_forgotten_when_old():
     def clicks_at(chunk):
         source = make()
-        source.seek(Offsets({PARTITION: chunk * CHUNK}))
+        source.seek(Offsets({PARTITION: chunk * CHUNK}), {})
         return Counter(read(source, CHUNK)[1])
 
     births = 24 * 60
@@ -188,7 +188,7 @@ def test_newborn_items_are_popular_when_young_and_forgotten_when_old():
 def test_tastes_drift():
     def shares(chunk):
         source = make()
-        source.seek(Offsets({PARTITION: chunk * CHUNK}))
+        source.seek(Offsets({PARTITION: chunk * CHUNK}), {})
         tastes = Counter(taste_of(item) for item in read(source, CHUNK)[1])
         return np.array([tastes[t] / CHUNK for t in range(len(TASTES))])
 
@@ -224,7 +224,7 @@ def test_the_limit_is_the_end():
 
 def test_an_offset_beyond_the_limit_cannot_be_read():
     with pytest.raises(ConfigError, match="limit 700, found 701"):
-        make(limit=700).seek(Offsets({PARTITION: 701}))
+        make(limit=700).seek(Offsets({PARTITION: 701}), {})
 
 
 def test_a_rate_gives_what_is_due_and_waits_no_longer_than_it_may():
