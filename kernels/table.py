@@ -9,6 +9,11 @@ import numpy as np
 from kernels.policy import kernel, part
 
 
+def places(n: int) -> int:
+    """Return how many places a table of up to n keys has: a power of two, half of them empty."""
+    return 1 << (2 * n - 1).bit_length()
+
+
 @part
 def home(keys, key):
     """Return where `key` would be stored in an empty table; the size is a power of two."""

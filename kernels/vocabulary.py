@@ -50,6 +50,16 @@ def _is_same_id(v, row, ids, i):
 
 
 @part
+def _are_same_ids(ids, i, j):
+    if ids.lengths[i] != ids.lengths[j]:
+        return False
+    for b in range(ids.lengths[i]):
+        if ids.data[ids.starts[i] + b] != ids.data[ids.starts[j] + b]:
+            return False
+    return True
+
+
+@part
 def _look_up(v, ids, i):
     row = find(v.table_keys, v.table_slots, ids.keys[i])
     if row >= 0 and not _is_same_id(v, row, ids, i):
@@ -112,9 +122,9 @@ def admit(v, ids, rows, max_items):
     return admitted
 
 
-@kernel(types.int64(VOCABULARY, IDS, I8, types.int64, I8), fastmath=False)
-def room_for(v, ids, rows, max_items, wanted):
-    """Count the clicks, from the first, whose items surely have a row or room for one.
+@kernel(types.int64(VOCABULARY, IDS, I8, types.int64, I8, U8, I8), fastmath=False)
+def room_for(v, ids, rows, max_items, wanted, first_keys, first_slots):
+    """Count the clicks, from the first, whose fate is known whatever becomes of those before.
 
     Parameters
     ----------
@@ -123,19 +133,23 @@ def room_for(v, ids, rows, max_items, wanted):
     rows : int64 (n,), from `look_up`; overwritten with FULL where the store is full for an item
     max_items : int64, of all shards together
     wanted : int64 (n_shards,), scratch, overwritten
+    first_keys : uint64 (2^k,), scratch, overwritten; more places than there are unknown items
+    first_slots : int64 (2^k,), scratch, overwritten
 
     Returns
     -------
-    int64, n, or less where whether there is room depends on what becomes of earlier clicks
+    int64, n, or less: the first click for which there might be no room, or whose key might have
+    become another id's, once the clicks before it have been admitted or not
 
     Notes
     -----
     A click on an item that finds its shard full is FULL wherever it stands. While a shard has
-    room, each click on an unknown item may take it, so the count ends where it could run out.
+    room, each unknown item may take it, so the count ends where it could run out.
     """
     n_shards = v.shard_sizes.shape[0]
     shard_rows = v.keys.shape[0] // n_shards
     wanted[:] = 0
+    first_slots[:] = -1
     total = np.int64(0)
     for i in range(rows.shape[0]):
         if rows[i] != UNKNOWN:
@@ -145,10 +159,16 @@ def room_for(v, ids, rows, max_items, wanted):
         if room <= 0:
             rows[i] = FULL
             continue
+        first = find(first_keys, first_slots, ids.keys[i])
+        if first >= 0:
+            if not _are_same_ids(ids, first, i):
+                return i
+            continue
         if wanted[shard] >= shard_rows - v.shard_sizes[shard] or total >= max_items - v.used[1]:
             return i
         wanted[shard] += 1
         total += 1
+        insert(first_keys, first_slots, ids.keys[i], i)
     return rows.shape[0]
 
 

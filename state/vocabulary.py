@@ -1,8 +1,8 @@
 """Item id <-> row, with counts and admission.
 
 A row number is `shard * rows_per_shard + place`, place in the order of admission. Rows of a shard
-have a tenth of slack, so that a store that is not full holds the same items for any number of
-shards.
+have a tenth of slack, so that while no shard is full a store holds the same items for any number
+of shards.
 """
 
 import numpy as np
@@ -23,7 +23,7 @@ class Vocabulary:
         self.max_items = max_items
         self.rows_per_shard = int(np.ceil(max_items / n_shards * slack))
         n_rows = self.rows_per_shard * n_shards
-        places = 1 << int(2 * n_rows - 1).bit_length()
+        places = table.places(n_rows)
         self.arrays = kernels.Vocabulary(
             table_keys=np.zeros(places, np.uint64),
             table_slots=np.full(places, -1, np.int64),
@@ -54,7 +54,9 @@ class Vocabulary:
         Marks FULL in `rows` (from `look_up`) each click on a new item for which there is no room.
         """
         wanted = np.empty(len(self.arrays.shard_sizes), np.int64)
-        return int(kernels.room_for(self.arrays, ids, rows, self.max_items, wanted))
+        places = table.places(int(np.count_nonzero(rows == kernels.UNKNOWN)))
+        first = np.empty(places, np.uint64), np.empty(places, np.int64)
+        return int(kernels.room_for(self.arrays, ids, rows, self.max_items, wanted, *first))
 
     def admit(self, ids: kernels.Ids) -> NDArray[np.int64]:
         """Return the row of each item, giving one to each that is new; FULL without room."""

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any
@@ -125,8 +126,9 @@ def _fail(code: int, *lines: str) -> None:
 
 def _leave(code: int) -> None:
     """Exit at once: a build beside the stream that is inside FAISS would abort a slow farewell."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None where it was closed
+        with suppress(BrokenPipeError):
+            stream.flush()
     os._exit(code)
 
 

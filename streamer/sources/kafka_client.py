@@ -47,6 +47,8 @@ OWNED: dict[str, Any] = {
     "kafka_client": "is livevec's own",
 }
 
+PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
+
 MINIMUM_REQUEST_TIMEOUT_MS = 5000
 COMMIT_TIMEOUT_MS = 5000
 CLOSE_TIMEOUT_SECONDS = 2.0
@@ -65,6 +67,13 @@ def check_client(settings: KafkaSource) -> None:
         for name in settings.client
         if name in OWNED or name not in KafkaConsumer.DEFAULT_CONFIG
     ]
+    protocol = settings.client.get("security_protocol", PROTOCOLS[0])
+    if protocol not in PROTOCOLS:
+        # kafka-python takes any other word for PLAINTEXT, and would send the password in clear.
+        faults.append(
+            "source.kafka.client.security_protocol: expected one of "
+            f"{', '.join(PROTOCOLS)}, found {protocol!r}"
+        )
     if faults:
         raise ConfigError(*faults)
 

@@ -278,6 +278,25 @@ def test_a_hash_collision_is_filtered_and_counted(run, records, tmp_path):
     assert len(one.store) == items
 
 
+def test_a_hash_collision_of_two_new_items_in_one_batch_is_filtered(run, records):
+    one = run(records, finish=False)
+    items = len(one.store)
+    new = [
+        streams.Record(
+            0, 10_000 + at, b'{"user_id":"u%d","item_id":"%s","ts":1700001500000}' % pair
+        )
+        for at, pair in enumerate([(1, b"new"), (2, b"impostor"), (3, b"new"), (4, b"other")])
+    ]
+    (batch,) = streams.batches(one._config, new, repeat(4))
+    keys = batch.item_keys.copy()
+    keys[1] = keys[0]
+    one.apply(dataclasses.replace(batch, item_keys=keys))
+
+    assert one.ledger.filtered["hash_collision"] == 1
+    assert one.missing == 0
+    assert len(one.store) == items + 2
+
+
 def test_the_end_of_a_stream_applies_what_was_held(run, records):
     one = run(records, emission="on_close")
     assert one.windows.held == 0

@@ -487,6 +487,15 @@ def test_settings_of_the_client_are_checked_all_at_once():
     assert two.startswith("source.kafka.client.group_id: cannot be set here")
 
 
+@pytest.mark.parametrize("protocol", ["SASL-SSL", "ssl", "TLS"])
+def test_a_misspelt_protocol_is_not_taken_for_plain_text(protocol):
+    client = {"security_protocol": protocol}
+    settings = KafkaSource(bootstrap_servers=("h:1",), topics=("x",), client=client)
+
+    with pytest.raises(ConfigError, match=f"one of PLAINTEXT, SSL, .* found '{protocol}'"):
+        check_client(settings)
+
+
 def test_a_setting_that_the_client_cannot_use_is_a_configuration_error():
     client = {"fetch_max_wait_ms": 60_000}
     settings = KafkaSource(bootstrap_servers=("127.0.0.1:1",), topics=("x",), client=client)
