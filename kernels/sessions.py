@@ -21,6 +21,7 @@ from kernels.windows import (
     CLOSED_BY_IDLE,
     DROPPED,
     DUE,
+    EARLIEST,
     END,
     EVICTED,
     F4,
@@ -59,7 +60,7 @@ from kernels.windows import (
     unlink,
 )
 
-AGREEING = 20  # clicks in a row that lie ahead before the stream is believed to have moved
+AGREEING = 20  # clicks in a row that lie ahead, together, before they are believed
 
 # What became of a click.
 ACCEPTED, REPEAT, LATE, FUTURE, BOT = range(5)
@@ -173,11 +174,15 @@ def _close_passed(s, rules, partition, tiles):
 
 @part
 def _is_future(s, rules, partition, time):
-    """Tell whether a click is too far ahead to be believed, and count those in a row."""
+    """Tell whether a click is too far ahead to be believed, and count those that agree."""
     watermark = s.partitions[partition, WATERMARK]
     if watermark == NEVER or time - watermark <= rules.max_jump:
         s.partitions[partition, AHEAD] = 0
         return False
+    if s.partitions[partition, AHEAD] == 0 or time < s.partitions[partition, EARLIEST]:
+        s.partitions[partition, EARLIEST] = time
+    if time - s.partitions[partition, EARLIEST] > rules.max_jump:
+        return True
     s.partitions[partition, AHEAD] += 1
     if s.partitions[partition, AHEAD] < AGREEING:
         return True

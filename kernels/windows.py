@@ -22,8 +22,8 @@ FOREVER = 1 << 62
 START, END, NEXT, HEAD, TAIL, KEPT, TRAINED, PARTITION, DUE, LEFT, RIGHT, PARENT = range(12)
 # Columns of `clicks`; a free row has its successor in AFTER.
 TIME, FROM, OFFSET, BEFORE, AFTER = range(5)
-# Columns of `partitions`.
-WATERMARK, AHEAD, IDLE, ROOT = range(4)
+# Columns of `partitions`; a restart needs all before ROOT.
+WATERMARK, AHEAD, EARLIEST, IDLE, ROOT = range(5)
 # Places of `counters`. Rows from N_WINDOWS and N_CLICKS on have never been used.
 (
     OPEN, FREE_WINDOW, N_WINDOWS, FREE_CLICK, N_CLICKS, HELD,
@@ -41,7 +41,7 @@ class Windows(NamedTuple):
     clicks: np.ndarray  # int64 (n_clicks, 5)
     items: np.ndarray  # uint64 (n_clicks,), item keys
     weights: np.ndarray  # float32 (n_clicks,)
-    partitions: np.ndarray  # int64 (n_partitions, 4)
+    partitions: np.ndarray  # int64 (n_partitions, 5)
     counters: np.ndarray  # int64 (11,)
 
 

@@ -45,7 +45,7 @@ class Window:
 class _Partition:
     watermark: float = NEVER
     is_idle: bool = False
-    n_ahead: int = 0
+    ahead: list[int] = field(default_factory=list)  # the times that agree, in a row
 
 
 class Sessions:
@@ -106,10 +106,15 @@ class Sessions:
 
     def _is_believed(self, partition, time):
         if time - partition.watermark <= self.rules.max_jump or partition.watermark == NEVER:
-            partition.n_ahead = 0
+            partition.ahead = []
             return True
-        partition.n_ahead = (partition.n_ahead + 1) % AGREEING
-        return partition.n_ahead == 0
+        if time - min([*partition.ahead, time]) > self.rules.max_jump:
+            return False
+        partition.ahead.append(time)
+        if len(partition.ahead) < AGREEING:
+            return False
+        partition.ahead = []
+        return True
 
     def _due(self, end):
         return end + self.rules.gap + self.rules.lateness

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kernels.hashing import hash_spans
-from kernels.windows import AHEAD, IDLE, NEVER, ROOT, WATERMARK
+from kernels.windows import IDLE, NEVER, ROOT, WATERMARK
 from state.offsets import Partition
 from state.sections import Section
 
@@ -18,7 +18,7 @@ UNWATCHED_SECONDS = 5.0
 class Watermarks:
     """The partitions of a stream in the order in which they were first seen.
 
-    `rows` (n_partitions, 4) is what the session kernels read and write. A partition's draws are
+    `rows` (n_partitions, 5) is what the session kernels read and write. A partition's draws are
     keyed by a hash of its name, so that they do not depend on that order.
 
     >>> watermarks = Watermarks(Section())
@@ -30,22 +30,22 @@ class Watermarks:
 
     def __init__(self, section: Section) -> None:
         self.partitions: list[Partition] = []
-        self.rows = np.empty((0, 4), np.int64)
+        self.rows = np.empty((0, ROOT + 1), np.int64)
         self.keys = np.empty(0, np.uint64)
         self._index: dict[Partition, int] = {}
         self._idle_since: dict[Partition, float] = {}
         self._looked_at: float | None = None
-        for topic, index, watermark, ahead, idle in section.values.get("partitions", []):
-            at = self.index_of(Partition(topic, index))
-            self.rows[at, :3] = watermark, ahead, idle
+        for topic, number, *row in section.values.get("partitions", []):
+            at = self.index_of(Partition(topic, number))
+            self.rows[at, :ROOT] = row
 
     def index_of(self, partition: Partition) -> int:
         """Return a partition's row, a new one if it has none."""
         if partition not in self._index:
             self._index[partition] = len(self.partitions)
             self.partitions.append(partition)
-            row = np.zeros((1, 4), np.int64)
-            row[0, [WATERMARK, AHEAD, IDLE, ROOT]] = NEVER, 0, 0, -1
+            row = np.zeros((1, ROOT + 1), np.int64)
+            row[0, [WATERMARK, ROOT]] = NEVER, -1
             self.rows = np.concatenate([self.rows, row])
             self.keys = np.concatenate([self.keys, [_key(partition)]])
         return self._index[partition]
@@ -78,7 +78,7 @@ class Watermarks:
     def snapshot(self) -> Section:
         """Return what a restart needs."""
         rows: list[list[Any]] = [
-            [partition.topic, partition.number, *(int(value) for value in self.rows[at, :3])]
+            [partition.topic, partition.number, *(int(value) for value in self.rows[at, :ROOT])]
             for at, partition in enumerate(self.partitions)
         ]
         return Section(values={"partitions": rows})

@@ -41,7 +41,7 @@ def new_tiles(capacity, window):
 def new_windows(n_partitions, room=ROOM):
     counters = np.zeros(11, np.int64)
     counters[[windows.FREE_WINDOW, windows.FREE_CLICK]] = -1
-    partitions = np.zeros((n_partitions, 4), np.int64)
+    partitions = np.zeros((n_partitions, windows.ROOT + 1), np.int64)
     partitions[:, windows.WATERMARK] = windows.NEVER
     partitions[:, windows.ROOT] = -1
     return windows.Windows(
@@ -150,7 +150,7 @@ class KernelSessions:
     def restored(self):
         """Return another one, rebuilt from copies of what this one holds."""
         other = KernelSessions(self.rules, len(self.arrays.partitions), len(self.buffer.items))
-        other.arrays.partitions[:, :3] = self.arrays.partitions[:, :3]
+        other.arrays.partitions[:, : windows.ROOT] = self.arrays.partitions[:, : windows.ROOT]
         windows.rebuild(other.arrays, self.rules, *self.collected())
         for place in (*_COUNTS.values(), windows.HELD):
             other.arrays.counters[place] = self.arrays.counters[place]

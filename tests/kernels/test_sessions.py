@@ -308,6 +308,22 @@ def test_the_twentieth_click_in_a_row_that_lies_ahead_is_believed():
     assert fates[AGREEING:] == ["accepted", "accepted", "late"]
 
 
+def test_one_bad_clock_among_clicks_ahead_neither_counts_nor_breaks_the_row():
+    far = MAX_JUMP + 1 - OUT_OF_ORDERNESS
+    wrong = 10 * far
+    events = [
+        *clicks((1, 0)),
+        *ahead(1, time=wrong, first=1),
+        *ahead(AGREEING - 2, time=far, first=2),
+        *ahead(1, time=far + MAX_JUMP + 1, first=30),
+        *ahead(1, time=wrong, first=31),
+        *ahead(1, time=far + MAX_JUMP, first=32),
+        *clicks((1, far + MAX_JUMP - OUT_OF_ORDERNESS), first=60),
+    ]
+    _, fates = run(events)
+    assert fates == ["accepted", *["future"] * (AGREEING + 1), "accepted", "accepted"]
+
+
 def test_clicks_ahead_are_counted_in_a_row_only():
     events = [
         *clicks((1, 0)),

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kernels.windows import AHEAD, IDLE, NEVER, ROOT, WATERMARK
+from kernels.windows import AHEAD, EARLIEST, IDLE, NEVER, ROOT, WATERMARK
 from state.offsets import Partition
 from state.sections import Section
 from streamer.windows.watermark import UNWATCHED_SECONDS, Watermarks
@@ -90,7 +90,7 @@ def test_event_times_are_the_watermarks_of_those_that_have_one():
 def test_a_restored_one_has_equal_rows_keys_and_order():
     found = watermarks(B, A, C)
     found.rows[:, WATERMARK] = [5, NEVER, 7]
-    found.rows[2, AHEAD] = 13
+    found.rows[2, [AHEAD, EARLIEST]] = 13, 99
     found.declare_idle([A])
 
     again = Watermarks(found.snapshot())
