@@ -130,7 +130,7 @@ class Sessions(Settings):
         86400.0,
         description="a click further ahead of its partition is a dead letter, until 20 agree",
     )
-    max_kept: Count = Field(200, description="clicks of a window kept for neighbours and merges")
+    max_kept: Count = Field(200, description="early: clicks of a window kept as neighbours")
     max_trained: Count = Field(2000, description="clicks of a window trained; beyond it is a bot")
     max_open: Count = Field(1_000_000, description="open windows in memory; the oldest go first")
     idle_timeout_seconds: Positive = Field(

@@ -51,7 +51,10 @@ def run(port: int, seconds: float | None, *, is_quiet: bool) -> dict[str, Any]:
     goes to standard error if `is_quiet`, so that standard output holds the summary alone.
     """
     out = sys.stderr if is_quiet else sys.stdout
-    with tempfile.TemporaryDirectory(prefix="livevec-demo-") as directory:
+    # An index that is still being built may write into what is being removed.
+    with tempfile.TemporaryDirectory(
+        prefix="livevec-demo-", ignore_cleanup_errors=True
+    ) as directory:
         config = _config(Path(directory), port)
         configure_logs(config.log)
         clock = SystemClock()

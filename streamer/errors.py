@@ -25,7 +25,7 @@ class ConfigError(StreamError):
 
 
 class BrokerError(StreamError):
-    """Raised when Kafka cannot be reached, or refuses us, at start."""
+    """Raised when Kafka cannot be reached at start, refuses us, or has lost what comes next."""
 
 
 class InvalidEvent(StreamError):

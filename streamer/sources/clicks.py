@@ -61,7 +61,7 @@ class ClickBatch:
     """Clicks of one partition as columns, in offset order; n clicks out of `n_read` records.
 
     n + len(dead_letters) + sum(filtered) == n_read (nothing-vanishes).
-    `committable` is (partition, next_offset): what has been read once this batch is applied.
+    `next_offset` is where reading goes on once this batch is applied.
     """
 
     partition: Partition
