@@ -40,29 +40,33 @@ IDS = types.NamedTuple((U8, I8, I8, types.u1[::1]), Ids)
 
 
 @part
-def _is_same_id(v, row, ids, i):
-    if v.id_lengths[row] != ids.lengths[i]:
+def _are_equal(one, start, length, other, other_start, other_length):
+    if length != other_length:
         return False
-    for b in range(ids.lengths[i]):
-        if v.id_bytes[v.id_starts[row] + b] != ids.data[ids.starts[i] + b]:
+    for b in range(length):
+        if one[start + b] != other[other_start + b]:
             return False
     return True
 
 
 @part
-def _are_same_ids(ids, i, j):
-    if ids.lengths[i] != ids.lengths[j]:
-        return False
-    for b in range(ids.lengths[i]):
-        if ids.data[ids.starts[i] + b] != ids.data[ids.starts[j] + b]:
-            return False
-    return True
+def _is_id_of(v, row, ids, i):
+    return _are_equal(
+        v.id_bytes, v.id_starts[row], v.id_lengths[row], ids.data, ids.starts[i], ids.lengths[i]
+    )
+
+
+@part
+def _is_id_at(ids, i, j):
+    return _are_equal(
+        ids.data, ids.starts[i], ids.lengths[i], ids.data, ids.starts[j], ids.lengths[j]
+    )
 
 
 @part
 def _look_up(v, ids, i):
     row = find(v.table_keys, v.table_slots, ids.keys[i])
-    if row >= 0 and not _is_same_id(v, row, ids, i):
+    if row >= 0 and not _is_id_of(v, row, ids, i):
         return np.int64(COLLISION)
     return row
 
@@ -161,7 +165,7 @@ def room_for(v, ids, rows, max_items, wanted, first_keys, first_slots):
             continue
         first = find(first_keys, first_slots, ids.keys[i])
         if first >= 0:
-            if not _are_same_ids(ids, first, i):
+            if not _is_id_at(ids, first, i):
                 return i
             continue
         if wanted[shard] >= shard_rows - v.shard_sizes[shard] or total >= max_items - v.used[1]:
