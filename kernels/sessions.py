@@ -1,9 +1,10 @@
 """Session windows by inactivity gap over columns.
 
 What happens to a click, in this order: a time that cannot be believed is refused; the partition's
-watermark advances; every window that the watermark has passed closes; the click joins, opens or
-bridges windows, or is late; it takes its position among the window's clicks. Early emission gives
-each click its tile at once; otherwise a window's tiles are written when it closes.
+watermark advances; every window that the watermark has passed closes; a click whose item has no
+row to go to is refused; it joins, opens or bridges windows, or is late; it takes its position among
+the window's clicks. Early emission gives each click its tile at once; otherwise a window's tiles
+are written when it closes.
 """
 
 from typing import NamedTuple
@@ -13,15 +14,14 @@ from numba import types
 
 from kernels.policy import kernel, part
 from kernels.tiles import TILES, add_neighbours, begin_tile, begin_tile_of
+from kernels.watermarks import advance, note
 from kernels.windows import (
     AFTER,
-    AHEAD,
     BEFORE,
     CLOSED,
     CLOSED_BY_IDLE,
     DROPPED,
     DUE,
-    EARLIEST,
     END,
     EVICTED,
     F4,
@@ -60,10 +60,8 @@ from kernels.windows import (
     unlink,
 )
 
-AGREEING = 20  # clicks in a row that lie ahead, together, before they are believed
-
 # What became of a click.
-ACCEPTED, REPEAT, LATE, FUTURE, BOT = range(5)
+ACCEPTED, REPEAT, LATE, FUTURE, BOT, REFUSED = range(6)
 
 
 class Arrivals(NamedTuple):
@@ -74,9 +72,10 @@ class Arrivals(NamedTuple):
     times: np.ndarray  # int64 (n,), milliseconds
     offsets: np.ndarray  # int64 (n,)
     weights: np.ndarray  # float32 (n,)
+    is_refused: np.ndarray  # uint8 (n,), 1 where the store has no row for the item
 
 
-ARRIVALS = types.NamedTuple((U8, U8, I8, I8, F4), Arrivals)
+ARRIVALS = types.NamedTuple((U8, U8, I8, I8, F4, types.u1[::1]), Arrivals)
 
 
 @part
@@ -170,24 +169,6 @@ def _close_passed(s, rules, partition, tiles):
         if not _close(s, rules, w, tiles):
             return False
         s.counters[CLOSED_BY_IDLE if is_idle else CLOSED] += 1
-
-
-@part
-def _is_future(s, rules, partition, time):
-    """Tell whether a click is too far ahead to be believed, and count those that agree."""
-    watermark = s.partitions[partition, WATERMARK]
-    if watermark == NEVER or time - watermark <= rules.max_jump:
-        s.partitions[partition, AHEAD] = 0
-        return False
-    if s.partitions[partition, AHEAD] == 0 or time < s.partitions[partition, EARLIEST]:
-        s.partitions[partition, EARLIEST] = time
-    if time - s.partitions[partition, EARLIEST] > rules.max_jump:
-        return True
-    s.partitions[partition, AHEAD] += 1
-    if s.partitions[partition, AHEAD] < AGREEING:
-        return True
-    s.partitions[partition, AHEAD] = 0
-    return False
 
 
 @part
@@ -332,7 +313,7 @@ def extend(s, rules, arrivals, partition, begin, fates, tiles):
     arrivals : Arrivals of arrays (n,)
     partition : int64, in [0, n_partitions), whose clicks these are
     begin : int64, in [0, n], the first click to take
-    fates : uint8 (n,), what became of each click: ACCEPTED, REPEAT, LATE, FUTURE or BOT
+    fates : uint8 (n,), what became of each click: ACCEPTED, REPEAT, LATE, FUTURE, BOT or REFUSED
     tiles : Tiles of arrays (capacity,), appended to; rows from `used` on are overwritten
 
     Returns
@@ -349,19 +330,23 @@ def extend(s, rules, arrivals, partition, begin, fates, tiles):
         if tiles.items.shape[0] - tiles.used[0] < 2:
             return i
         time = arrivals.times[i]
-        if _is_future(s, rules, partition, time):
+        is_stray = advance(s, rules, partition, time)
+        if is_stray and time > s.partitions[partition, WATERMARK]:
+            note(s, partition, time, is_stray)
             fates[i] = FUTURE
             continue
-        watermark = time - rules.out_of_orderness
-        if watermark > s.partitions[partition, WATERMARK]:
-            s.partitions[partition, WATERMARK] = watermark
         if not _close_passed(s, rules, partition, tiles):
             return i
-        if _opens_window(s, rules, arrivals, i, partition) and not _make_room(s, rules, tiles):
-            return i
-        if tiles.items.shape[0] - tiles.used[0] < 2:
-            return i
-        fates[i] = _arrive(s, rules, arrivals, i, partition, tiles)
+        if arrivals.is_refused[i]:
+            fates[i] = REFUSED
+        else:
+            opens = _opens_window(s, rules, arrivals, i, partition)
+            if opens and not _make_room(s, rules, tiles):
+                return i
+            if tiles.items.shape[0] - tiles.used[0] < 2:
+                return i
+            fates[i] = _arrive(s, rules, arrivals, i, partition, tiles)
+        note(s, partition, time, is_stray)
     return arrivals.times.shape[0]
 
 

@@ -22,8 +22,12 @@ FOREVER = 1 << 62
 START, END, NEXT, HEAD, TAIL, KEPT, TRAINED, PARTITION, DUE, LEFT, RIGHT, PARENT = range(12)
 # Columns of `clicks`; a free row has its successor in AFTER.
 TIME, FROM, OFFSET, BEFORE, AFTER = range(5)
-# Columns of `partitions`; a restart needs all before ROOT.
-WATERMARK, AHEAD, EARLIEST, IDLE, ROOT = range(5)
+# Columns of `partitions`; a restart needs all before ROOT. From STRAY_TIMES on stand the times of
+# the last strays, of which there were STRAYS in a row.
+WATERMARK, IDLE, SETTLED, STRAYS, STRAY_TIMES = range(5)
+AGREEING = 20  # strays in a row, most of them together, until they are believed
+N_STRAY_TIMES = AGREEING - 1
+ROOT = STRAY_TIMES + N_STRAY_TIMES
 # Places of `counters`. Rows from N_WINDOWS and N_CLICKS on have never been used.
 (
     OPEN, FREE_WINDOW, N_WINDOWS, FREE_CLICK, N_CLICKS, HELD,
@@ -41,7 +45,7 @@ class Windows(NamedTuple):
     clicks: np.ndarray  # int64 (n_clicks, 5)
     items: np.ndarray  # uint64 (n_clicks,), item keys
     weights: np.ndarray  # float32 (n_clicks,)
-    partitions: np.ndarray  # int64 (n_partitions, 5)
+    partitions: np.ndarray  # int64 (n_partitions, ROOT + 1)
     counters: np.ndarray  # int64 (11,)
 
 

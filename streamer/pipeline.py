@@ -176,20 +176,19 @@ class Pipeline:
         rest = _slice(ids, slice(begin, None))
         rows = self.store.vocabulary.look_up(rest)
         n = self.store.vocabulary.room_for(rest, rows)
-        rows = rows[:n]
-        self.ledger.filter("hash_collision", int((rows == COLLISION).sum()))
-        self.ledger.filter("store_full", int((rows == FULL).sum()))
-        taken = begin + np.flatnonzero((rows != COLLISION) & (rows != FULL))
+        rows, taken = rows[:n], slice(begin, begin + n)
         arrivals = Arrivals(
             batch.session_keys[taken],
             batch.item_keys[taken],
             batch.event_times_ms[taken],
             batch.offsets[taken],
             batch.weights[taken],
+            is_refused=((rows == COLLISION) | (rows == FULL)).view(np.uint8),
         )
-        fates = np.empty(len(taken), np.uint8)
+        fates = np.empty(n, np.uint8)
         for span in self.windows.arrive(arrivals, partition, fates):
-            self._settle(batch, ids, taken[span.begin : span.end], fates[span.begin : span.end])
+            here = slice(span.begin, span.end)
+            self._settle(batch, ids, begin + span.begin, rows[here], fates[here])
             self._train(span.tiles)
         return n
 
@@ -197,16 +196,22 @@ class Pipeline:
         self,
         batch: ClickBatch,
         ids: Ids,
-        clicks: NDArray[np.intp],
+        begin: int,
+        rows: NDArray[np.int64],
         fates: NDArray[np.uint8],
     ) -> None:
-        """Give the items of accepted clicks their rows; count and bury the others."""
+        """Give the items of accepted clicks their rows; count and bury the others.
+
+        `rows` and `fates` are those of the clicks from `begin` on.
+        """
+        refused = rows[fates == fate.REFUSED]
+        self.ledger.filter("hash_collision", int((refused == COLLISION).sum()))
+        self.ledger.filter("store_full", int((refused == FULL).sum()))
         self.ledger.filter("late", int((fates == fate.LATE).sum()))
         self.ledger.filter("bot", int((fates == fate.BOT).sum()))
-        self._bury(
-            [self._future(batch, int(click)) for click in clicks[fates == fate.FUTURE]],
-        )
-        accepted = clicks[(fates == fate.ACCEPTED) | (fates == fate.REPEAT)]
+        future = begin + np.flatnonzero(fates == fate.FUTURE)
+        self._bury([self._future(batch, int(click)) for click in future])
+        accepted = begin + np.flatnonzero((fates == fate.ACCEPTED) | (fates == fate.REPEAT))
         self._trainer.admit(_slice(ids, accepted))
 
     def _train(self, tiles: Tiles) -> None:

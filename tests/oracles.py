@@ -18,6 +18,7 @@ class Click(NamedTuple):
     partition: int
     offset: int
     weight: float = 1.0
+    is_refused: bool = False
 
     @property
     def place(self):
@@ -45,13 +46,14 @@ class Window:
 class _Partition:
     watermark: float = NEVER
     is_idle: bool = False
-    ahead: list[int] = field(default_factory=list)  # the times that agree, in a row
+    n_settled: int = 0  # clicks near the watermark since it was set
+    strays: list[int] = field(default_factory=list)  # times that were not, in a row
 
 
 class Sessions:
     """Session windows by brute force, click by click; `rules` has the fields of the kernel's.
 
-    Fates are words: accepted, repeat, late, future, bot. `tiles` are in the order of training.
+    Fates are words: accepted, repeat, late, future, bot, refused; `tiles` in order of training.
     """
 
     def __init__(self, rules, n_partitions):
@@ -68,10 +70,19 @@ class Sessions:
     def arrive(self, click):
         mine = self.partitions[click.partition]
         mine.is_idle = False
-        if not self._is_believed(mine, click.time):
-            return "future"
-        mine.watermark = max(mine.watermark, click.time - self.rules.out_of_orderness)
+        watermark = click.time - self.rules.out_of_orderness
+        if self._is_stray(mine, click.time) and self._has_moved(mine, click.time):
+            mine.watermark, mine.n_settled, mine.strays = watermark, 0, []
+        if self._is_stray(mine, click.time):
+            mine.strays.append(click.time)
+            if click.time > mine.watermark:
+                return "future"
+        else:
+            mine.n_settled, mine.strays = mine.n_settled + 1, []
+        mine.watermark = max(mine.watermark, watermark)
         self._close_passed()
+        if click.is_refused:
+            return "refused"
         joined = [w for w in self.windows if w.key == click.key and self._touches(w, click.time)]
         end = max([click.time] + [w.end for w in joined])
         if self._due(end) < mine.watermark:
@@ -104,17 +115,17 @@ class Sessions:
     def held(self):
         return 0 if self.rules.is_early else sum(len(w.clicks) for w in self.windows)
 
-    def _is_believed(self, partition, time):
-        if time - partition.watermark <= self.rules.max_jump or partition.watermark == NEVER:
-            partition.ahead = []
-            return True
-        if time - min([*partition.ahead, time]) > self.rules.max_jump:
+    def _is_stray(self, partition, time):
+        if partition.watermark == NEVER:
             return False
-        partition.ahead.append(time)
-        if len(partition.ahead) < AGREEING:
-            return False
-        partition.ahead = []
-        return True
+        ahead = time - partition.watermark
+        is_doubted = partition.n_settled < AGREEING
+        return ahead > self.rules.max_jump or (is_doubted and -ahead > self.rules.max_jump)
+
+    def _has_moved(self, partition, time):
+        last = [*partition.strays, time][-AGREEING:]
+        near = [one for one in last if abs(one - time) <= self.rules.max_jump]
+        return len(last) == AGREEING and len(near) > AGREEING / 2
 
     def _due(self, end):
         return end + self.rules.gap + self.rules.lateness

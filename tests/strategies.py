@@ -68,6 +68,7 @@ def streams(n_partitions=3, max_size=60):
         st.integers(1, 4),
         st.integers(-GAP, GAP) | st.sampled_from(_STEPS),
         st.just(1) | st.sampled_from((1, 2, AGREEING - 1, AGREEING, AGREEING + 1)),
+        st.sampled_from((False, False, False, False, True)),
     )
     idle = st.builds(Idle, st.integers(0, n_partitions - 1))
     one = click if n_partitions == 1 else st.one_of(*(5 * [click]), idle)
@@ -94,11 +95,11 @@ def _stream(draws):
         if isinstance(draw, Idle):
             events.append(draw)
             continue
-        key, item, partition, back, step, n = draw
+        key, item, partition, back, step, n, is_refused = draw
         time = times[-min(back, len(times))] + step
-        for _ in range(n if step > GAP else 1):
+        for _ in range(n if abs(step) > GAP else 1):
             offset = offsets[partition] = offsets.get(partition, -1) + 1
-            events.append(Click(key, item, time, partition, offset))
+            events.append(Click(key, item, time, partition, offset, is_refused=is_refused))
         times.append(time)
     return events
 

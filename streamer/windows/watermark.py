@@ -1,4 +1,4 @@
-"""Event time per partition, idle partitions; a watermark never goes back."""
+"""Event time per partition, and partitions that are idle."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -18,7 +18,7 @@ UNWATCHED_SECONDS = 5.0
 class Watermarks:
     """The partitions of a stream in the order in which they were first seen.
 
-    `rows` (n_partitions, 5) is what the session kernels read and write. A partition's draws are
+    `rows` (n_partitions, ROOT + 1) is what the kernels read and write. A partition's draws are
     keyed by a hash of its name, so that they do not depend on that order.
 
     >>> watermarks = Watermarks(Section())

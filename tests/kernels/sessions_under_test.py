@@ -13,6 +13,7 @@ FATES = {
     sessions.ACCEPTED: "accepted",
     sessions.REPEAT: "repeat",
     sessions.LATE: "late",
+    sessions.REFUSED: "refused",
     sessions.FUTURE: "future",
     sessions.BOT: "bot",
 }
@@ -64,6 +65,7 @@ def arrivals(clicks):
         np.array([one.time for one in clicks], np.int64),
         np.array([one.offset for one in clicks], np.int64),
         np.array([one.weight for one in clicks], np.float32),
+        np.array([one.is_refused for one in clicks], np.uint8),
     )
 
 

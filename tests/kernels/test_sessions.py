@@ -308,20 +308,67 @@ def test_the_twentieth_click_in_a_row_that_lies_ahead_is_believed():
     assert fates[AGREEING:] == ["accepted", "accepted", "late"]
 
 
-def test_one_bad_clock_among_clicks_ahead_neither_counts_nor_breaks_the_row():
-    far = MAX_JUMP + 1 - OUT_OF_ORDERNESS
-    wrong = 10 * far
-    events = [
-        *clicks((1, 0)),
-        *ahead(1, time=wrong, first=1),
-        *ahead(AGREEING - 2, time=far, first=2),
-        *ahead(1, time=far + MAX_JUMP + 1, first=30),
-        *ahead(1, time=wrong, first=31),
-        *ahead(1, time=far + MAX_JUMP, first=32),
-        *clicks((1, far + MAX_JUMP - OUT_OF_ORDERNESS), first=60),
-    ]
-    _, fates = run(events)
-    assert fates == ["accepted", *["future"] * (AGREEING + 1), "accepted", "accepted"]
+def regular(n, begin=0, first=100):
+    """Clicks of many users, one per millisecond."""
+    return [Click(1000 + i, 9, begin + i, 0, first + i) for i in range(n)]
+
+
+def at(*times, first=0):
+    return [Click(OTHER_USER, 9, time, 0, first + i) for i, time in enumerate(times)]
+
+
+def test_a_lone_click_ahead_does_not_keep_the_stream_from_moving_further():
+    far, farther = 2 * MAX_JUMP, 5 * MAX_JUMP
+    _, fates = run([*regular(1), *at(far), *regular(AGREEING, begin=farther)])
+    assert fates == ["accepted", *["future"] * (AGREEING - 1), "accepted", "accepted"]
+
+
+def test_bad_clocks_among_clicks_ahead_do_not_keep_the_stream_from_moving():
+    far, wrong = 2 * MAX_JUMP, 50 * MAX_JUMP
+    strays = [*at(*[wrong] * 9, first=1), *regular(10, begin=far)]
+    _, fates = run([*at(0), *strays, *at(wrong, first=200), *regular(2, begin=far, first=300)])
+    assert fates == ["accepted", *["future"] * 20, "accepted", "accepted"]
+
+
+def test_clicks_ahead_that_do_not_agree_are_not_believed():
+    apart = [100 * (i + 2) * MAX_JUMP for i in range(3 * AGREEING)]
+    _, fates = run([*at(0), *at(*apart, first=1), *regular(3)])
+    assert fates == ["accepted", *["future"] * len(apart), *["accepted"] * 3]
+
+
+def test_the_wrong_clock_of_a_first_click_is_found_out():
+    wrong = 50 * MAX_JUMP
+    found, fates = run([*at(wrong), *regular(AGREEING + 2)])
+    assert fates == ["accepted", *["late"] * (AGREEING - 1), *["accepted"] * 3]
+    assert len(spans(found)) == 4
+
+
+def test_a_watermark_that_clicks_have_borne_out_never_goes_back():
+    there = 50 * MAX_JUMP
+    settled = regular(AGREEING, begin=there)
+    _, fates = run([*settled, *regular(2 * AGREEING, first=300), *at(there, first=500)])
+    assert fates[AGREEING:-1] == ["late"] * 2 * AGREEING
+    assert fates[-1] == "accepted"
+
+
+def test_a_watermark_that_has_moved_is_to_be_borne_out_again():
+    there = 50 * MAX_JUMP
+    moved = [*regular(AGREEING), *regular(2 * AGREEING - 2, begin=there, first=200)]
+    _, fates = run([*moved, *regular(AGREEING, begin=100, first=300)])
+    assert fates[AGREEING : 2 * AGREEING - 1] == ["future"] * (AGREEING - 1)
+    assert fates[len(moved) :] == ["late"] * (AGREEING - 1) + ["accepted"]
+
+    _, fates = run([*moved, *at(there, first=250), *regular(AGREEING, begin=100, first=300)])
+    assert fates[len(moved) + 1 :] == ["late"] * AGREEING
+
+
+def test_a_refused_click_moves_the_watermark_and_opens_no_window():
+    rules = RULES._replace(is_early=1)
+    first, passed = at(0)[0], GAP + LATENESS + OUT_OF_ORDERNESS + 1
+    found, fates = run([first, at(passed, first=1)[0]._replace(is_refused=True)], rules)
+    assert fates == ["accepted", "refused"]
+    assert spans(found) == []
+    assert len(found.tiles) == 1
 
 
 def test_clicks_ahead_are_counted_in_a_row_only():

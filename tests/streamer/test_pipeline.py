@@ -175,16 +175,15 @@ def counted_by_the_oracle(records, settings):
     oracle, items, fates = oracles.Sessions(rules, 2), set(), {}
     for record in records:
         click = streams.parsed(record)
-        if click is None:
-            fate = "malformed"
-        elif click[1] not in items and len(items) >= settings.store.max_items:
-            fate = "store_full"
-        else:
+        fate = "malformed"
+        if click is not None:
             user, item, time = click
-            fate = oracle.arrive(oracles.Click(user, item, time, record.partition, record.offset))
+            is_full = item not in items and len(items) >= settings.store.max_items
+            place = (record.partition, record.offset)
+            fate = oracle.arrive(oracles.Click(user, item, time, *place, is_refused=is_full))
         if fate in {"accepted", "repeat"}:
             items.add(click[1])
-        fates[record.partition, record.offset] = fate
+        fates[record.partition, record.offset] = fate.replace("refused", "store_full")
     return list(fates.values()), items, oracle
 
 
@@ -260,6 +259,18 @@ def test_a_dead_letter_that_is_no_text_keeps_its_bytes(run, tmp_path):
     run([streams.Record(0, 0, raw)]).cut()
     (line,) = (tmp_path / "0" / "dead_letters.jsonl").read_text().splitlines()
     assert base64.b64decode(json.loads(line)["raw_base64"]) == raw
+
+
+def test_event_time_goes_on_while_the_store_is_full(run):
+    step_ms = streams.MAX_JUMP_MS // 2
+    clicks = [
+        streams.Record(0, at, b'{"user_id":"u","item_id":"i%d","ts":%d}' % (item, at * step_ms))
+        for at, item in enumerate([0, *range(1, 40), 0])
+    ]
+    one = run(clicks, max_items=1)
+    assert one.ledger.filtered == {"store_full": 39}
+    assert one.ledger.dead_lettered == {}
+    assert one.ledger.applied == 2
 
 
 def test_a_hash_collision_is_filtered_and_counted(run, records, tmp_path):

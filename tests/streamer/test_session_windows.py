@@ -60,6 +60,7 @@ def arrived(clicks):
         np.array(times, np.int64),
         np.array(offsets, np.int64),
         np.ones(len(clicks), np.float32),
+        np.zeros(len(clicks), np.uint8),
     )
 
 

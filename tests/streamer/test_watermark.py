@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kernels.windows import AHEAD, EARLIEST, IDLE, NEVER, ROOT, WATERMARK
+from kernels.windows import IDLE, NEVER, ROOT, SETTLED, STRAY_TIMES, STRAYS, WATERMARK
 from state.offsets import Partition
 from state.sections import Section
 from streamer.windows.watermark import UNWATCHED_SECONDS, Watermarks
@@ -29,7 +29,7 @@ def test_a_partition_keeps_its_row():
 
 def test_a_new_partition_has_seen_nothing():
     found = watermarks(A)
-    assert found.rows[0, [WATERMARK, AHEAD, IDLE, ROOT]].tolist() == [NEVER, 0, 0, -1]
+    assert found.rows[0, [WATERMARK, STRAYS, IDLE, ROOT]].tolist() == [NEVER, 0, 0, -1]
     assert found.event_times_ms() == {}
 
 
@@ -90,7 +90,7 @@ def test_event_times_are_the_watermarks_of_those_that_have_one():
 def test_a_restored_one_has_equal_rows_keys_and_order():
     found = watermarks(B, A, C)
     found.rows[:, WATERMARK] = [5, NEVER, 7]
-    found.rows[2, [AHEAD, EARLIEST]] = 13, 99
+    found.rows[2, [SETTLED, STRAYS, STRAY_TIMES, ROOT - 1]] = 13, 21, 99, 77
     found.declare_idle([A])
 
     again = Watermarks(found.snapshot())
