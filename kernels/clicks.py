@@ -19,6 +19,7 @@ ZERO, NINE, COLON, BACKSLASH = 48, 57, 58, 92
 OPEN_BRACE, CLOSE_BRACE = 123, 125
 
 MAX_DIGITS = 18  # whatever has no more of them fits int64
+MAX_ITEM_BYTES = 1024  # an id is kept with its row, so that memory is bounded by the rows
 
 
 @part
@@ -137,9 +138,8 @@ def _field(data, at, end, names, name_ends):
 
 @part
 def _is_whole(spans, i):
-    return spans[2 * ITEM + 1, i] > 0 and (
-        spans[2 * USER + 1, i] > 0 or spans[2 * SESSION + 1, i] > 0
-    )
+    has_item = 0 < spans[2 * ITEM + 1, i] <= MAX_ITEM_BYTES
+    return has_item and (spans[2 * USER + 1, i] > 0 or spans[2 * SESSION + 1, i] > 0)
 
 
 @part

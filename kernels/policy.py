@@ -6,12 +6,16 @@ several kernels share is a `@part`: a function that only kernels call, compiled 
 The compile cache lies in a directory named after a hash of all kernel sources: numba alone looks
 at the file of the outermost function, and runs old arithmetic after a part in another file is
 edited. `NUMBA_CACHE_DIR` moves the cache, `NUMBA_DISABLE_JIT` and `NUMBA_BOUNDSCHECK` mean what
-they mean to numba.
+they mean to numba. Where there is no home to write to, the cache is below the directory for
+temporary files, in a directory that is ours alone: what is loaded from it is run.
 """
 
 import hashlib
+import os
+import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +26,7 @@ config: Any = numba.config
 # nnan and ninf are left out: with them LLVM deletes the guards against non-finite rows.
 FASTMATH = {"contract", "reassoc", "arcp", "nsz", "afn"}
 # Kernels allocate nothing, so arrays need no reference counts inside them: without `_nrt` the
-# session kernel takes a third of the time (`make bench-train`).
+# session kernel takes a third of the time (`make bench`).
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True, "_nrt": False}
 
 _registry: dict[str, "Kernel"] = {}
@@ -37,14 +41,27 @@ def source_hash() -> str:
 
 
 def _cache_directory() -> str:
-    base = Path(config.CACHE_DIR or Path.home() / ".cache" / "livevec")
-    directory = base / f"kernels-{source_hash()}"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            return str(directory)
-    except OSError:
-        return tempfile.mkdtemp(prefix="livevec-kernels-")
+    for base in _cache_bases():
+        directory = base / f"kernels-{source_hash()}"
+        with suppress(OSError):
+            directory.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=directory):
+                return str(directory)
+    return tempfile.mkdtemp(prefix="livevec-kernels-")
+
+
+def _cache_bases() -> Iterator[Path]:
+    if config.CACHE_DIR:
+        yield Path(config.CACHE_DIR)
+    else:
+        with suppress(RuntimeError):  # a user without a home
+            yield Path.home() / ".cache" / "livevec"
+    ours = Path(tempfile.gettempdir()) / f"livevec-{os.getuid()}"
+    with suppress(OSError):
+        ours.mkdir(mode=0o700, exist_ok=True)
+        found = ours.lstat()
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():
+            yield ours
 
 
 config.CACHE_DIR = _cache_directory()

@@ -134,19 +134,22 @@ class Publications:
 
         Blocks for the length of the writes. A crash before 3 leaves CURRENT as it was; the
         next start collects or points at what is left. Raises `Superseded` when a newer term
-        exists, `NoSpace` when the disk is full.
+        exists, `NoSpace` when the disk is full; before 3 they leave nothing behind.
         """
         self._check()
         name = VersionName(self._tenure.term, self._next_number)
         beside = self._directory / f"{name}{durable.TEMPORARY}"
-        if beside.exists():
-            durable.remove_tree(beside)  # an attempt of our own that failed
-        durable.make_directory(beside)
-        parts = _write_parts(beside, items, built)
         fields = _fields(name, self._newest, generation, items, built)
-        fields |= {"created_ms": created_ms, "parts": [part._asdict() for part in parts]}
-        durable.write_part(beside / FILE_NAME, seal(fields))
-        durable.rename_directory(beside, self._directory / str(name))
+        try:
+            durable.make_directory(beside)
+            parts = _write_parts(beside, items, built)
+            fields |= {"created_ms": created_ms, "parts": [part._asdict() for part in parts]}
+            durable.write_part(beside / FILE_NAME, seal(fields))
+            durable.rename_directory(beside, self._directory / str(name))
+        except BaseException:
+            durable.remove_tree(beside)
+            self._check()  # our successor may have collected what we were writing
+            raise
         self._next_number += 1
         self._check()
         self._newest = name

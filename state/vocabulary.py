@@ -1,4 +1,4 @@
-"""Item id <-> row, with counts and admission.
+"""Item id <-> row, and admission.
 
 A row number is `shard * rows_per_shard + place`, place in the order of admission. Rows of a shard
 have a tenth of slack, so that while no shard is full a store holds the same items for any number

@@ -7,7 +7,9 @@ from msgspec import Meta, Struct
 
 from streamer.errors import InvalidQuery, QueryError
 
-Weight = Annotated[float, Meta(ge=0)]
+# Far beyond any use, and well within float32.
+Weight = Annotated[float, Meta(ge=0, le=1e9)]
+Score = Annotated[float, Meta(ge=-1e9, le=1e9)]
 Ids = list[str]
 
 
@@ -37,7 +39,7 @@ class Page(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     limit: Annotated[int, Meta(ge=1)] = 10
     offset: Annotated[int, Meta(ge=0)] = 0
-    score_threshold: float | None = None
+    score_threshold: Score | None = None
     with_vector: bool = False
     exclude: Ids = []
     params: Params = Params()

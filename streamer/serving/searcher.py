@@ -21,7 +21,7 @@ _WARMING_QUERIES = 8
 
 
 class Searcher:
-    """The newest version that may serve, and the one before it.
+    """The newest version that may serve.
 
     `refresh` looks once; `start` looks every `refresh_seconds` on a thread of its own.
     """
@@ -32,7 +32,6 @@ class Searcher:
         self.settings = settings
         self.clock = clock
         self.metrics = metrics
-        self.previous: Searchable | None = None
         self._directory = directory
         self._loaded: Searchable | None = None
         self._refused: tuple[VersionName | None, StateError] | None = None
@@ -126,7 +125,7 @@ class Searcher:
         )
         for item in ready.ids[:_WARMING_QUERIES]:
             ready.session([item], self.settings.session_decay, Options())
-        self.previous, self._loaded, self._refused = old, ready, None
+        self._loaded, self._refused = ready, None
         self._told.clear()
         self.metrics.swaps.inc()
         self.metrics.version_number.set(version.name.number)

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.clicks import parse_json, split_csv
+from kernels.clicks import MAX_ITEM_BYTES, parse_json, split_csv
 from kernels.hashing import hash_spans
 from state.offsets import Partition
 from streamer import config
@@ -33,9 +33,10 @@ EMPTY = "empty"
 NOT_UTF8 = "not_utf8"
 MALFORMED = "malformed"
 NO_ITEM = "no_item"
+LONG_ITEM = "long_item"
 NO_USER = "no_user"
 BAD_TIME = "bad_time"
-REASONS = (EMPTY, NOT_UTF8, MALFORMED, NO_ITEM, NO_USER, BAD_TIME)
+REASONS = (EMPTY, NOT_UTF8, MALFORMED, NO_ITEM, LONG_ITEM, NO_USER, BAD_TIME)
 
 # A source gives this length to a record that it did not want to hold: only its head is there.
 TOO_LONG = -2
@@ -210,6 +211,9 @@ class Decoder(ABC):
         if not item:
             msg = f"expected an item in {names.item!r}, found none"
             raise InvalidEvent(NO_ITEM, msg)
+        if len(item) > MAX_ITEM_BYTES:
+            msg = f"expected an item of at most {MAX_ITEM_BYTES} bytes, found {len(item)}"
+            raise InvalidEvent(LONG_ITEM, msg)
         if not user and not session:
             where = " or ".join(repr(name) for name in (names.user, names.session) if name)
             msg = f"expected a user or a session in {where}, found none"

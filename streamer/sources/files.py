@@ -264,7 +264,8 @@ class _Reader:
             msg = (
                 f"{self._path}: expected the file whose first {self._start} lines have been read"
                 f" ({self._mark}), found other lines ({found}): another file, or an unfinished"
-                " last line that has grown; put that file back, give the new one another name, or"
+                " last line that has grown; put that file back, give the new one another name, go"
+                " back to a generation before that line (--generation), or"
                 " use a new state directory"
             )
             raise ConfigError(msg)

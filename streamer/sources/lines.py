@@ -226,7 +226,7 @@ class _Plain:
         if not block and os.fstat(self._file.fileno()).st_size < self._file.tell():
             msg = (
                 f"{self._path}: expected a file that only grows, found it cut back behind byte"
-                f" {self._file.tell()}; follow a file that is not rotated"
+                f" {self._file.tell()}; let nothing cut or rotate it while it is read"
             )
             raise ConfigError(msg)
         return block

@@ -404,6 +404,7 @@ def test_a_full_disk_leaves_the_version_before_and_the_next_attempt_works(tmp_pa
         with pytest.raises(NoSpace):
             publisher.publish(2)
     assert read_current(publisher.published) == first
+    assert not list(publisher.published.glob("*.tmp"))
     assert read_current(publisher.published) != publisher.publish(2) == VersionName(1, 2)
 
 

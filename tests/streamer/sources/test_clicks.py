@@ -141,6 +141,8 @@ def test_keys_are_xxh64_of_the_ids_under_the_seed_of_their_kind():
         (_record(session_id=["s"]), "malformed"),
         (b'{"item_id":"\xff","user_id":"u","ts":1}', "not_utf8"),
         (_record(item_id=""), "no_item"),
+        (_record(item_id="i" * 1025), "long_item"),
+        (_record(item_id="é" * 513), "long_item"),
         (_record(item_id=None), "no_item"),
         (b"{}", "no_item"),
         (_record(user_id=""), "no_user"),
@@ -175,6 +177,7 @@ def test_a_record_that_is_no_click_is_a_dead_letter_with_a_reason(record, reason
         (b"1,u\r,s,a", "malformed"),
         (b"1,u,s,\xe9", "not_utf8"),
         (b"1,u,s,", "no_item"),
+        (b"1,u,s," + b"i" * 1025, "long_item"),
         (b'1,u,s,""', "no_item"),
         (b"1,,,a", "no_user"),
         (b",u,s,a", "bad_time"),
@@ -197,8 +200,8 @@ def test_a_line_that_is_no_click_is_a_dead_letter_with_a_reason(line, reason):
         (b'1,"u",s,"say ""a"""\r', 'say "a"'),
         ("1,u,s,é".encode(), "é"),
         (b"1,u,s, a ", " a "),
-        (b"1,u,s," + b"x" * 200_000, "x" * 200_000),
-        (b'1,u,s,"' + b"x" * 200_000 + b'"', "x" * 200_000),
+        (b"1," + b"x" * 200_000 + b",s," + b"i" * 1024, "i" * 1024),
+        (b'1,u,"' + b"x" * 200_000 + b'",a', "a"),
     ],
 )
 def test_quoted_and_long_and_foreign_columns_are_read(line, item):
