@@ -67,6 +67,7 @@ def run(port: int, seconds: float | None, *, is_quiet: bool) -> dict[str, Any]:
         stop_on_signals(daemon.stop)
         with _beside(service), _watched(_Display(daemon, searcher, clock, out, seconds)) as display:
             out.write(f"query service on {service.address}\n")
+            out.write(f"until it ends, its files are in {directory}\n")
             out.flush()
             summary = daemon.run()
             searcher.refresh()
