@@ -81,10 +81,11 @@ class Publications:
         self._directory = directory
         self._tenure = tenure
         self._retain = retain
+        self._space_id: str | None = None  # that of what was restored
         self._newest: VersionName | None = None
         self._next_number = 1
 
-    def adopt(self, restored: GenerationName | None) -> None:
+    def adopt(self, restored: Manifest | None) -> None:
         """Take over what older terms published, before the first `publish` of this one.
 
         1. mirror the term, from where readers pass over what older terms still write
@@ -92,12 +93,14 @@ class Publications:
         3. remove what crashes left and the versions outside that ancestry
 
         A crash on the way leaves either CURRENT whole. Raises `Superseded` when a newer term
-        has been mirrored.
+        has been mirrored, or ours by another state directory.
         """
         term = self._tenure.term
-        self._check()
+        self._tenure.check()
+        self._refuse_beyond(term - 1)
         durable.make_directory(self._directory / "terms")
-        line = {"restored": None if restored is None else str(restored)}
+        self._space_id = None if restored is None else restored.facts.get("space_id")
+        line = {"restored": None if restored is None else str(restored.name)}
         mirror = self._directory / "terms" / f"{term:04d}"
         durable.write(mirror, json.dumps(line).encode() + b"\n")
         there = versions(self._directory)
@@ -138,6 +141,7 @@ class Publications:
         """
         self._check()
         name = VersionName(self._tenure.term, self._next_number)
+        self._space_id = generation.facts.get("space_id")
         beside = self._directory / f"{name}{durable.TEMPORARY}"
         fields = _fields(name, self._newest, generation, items, built)
         try:
@@ -159,12 +163,16 @@ class Publications:
 
     def _check(self) -> None:
         self._tenure.check()
+        self._refuse_beyond(self._tenure.term)
+
+    def _refuse_beyond(self, term: int) -> None:
         newest = max(terms(self._directory), default=0)
-        if newest > self._tenure.term:
+        if newest > term:
             message = (
-                f"term {self._tenure.term} may not publish to {str(self._directory)!r}, which term "
-                f"{newest} has published to; stop this process, or, if that was another state "
-                "directory's, choose another publish.directory"
+                f"term {self._tenure.term} may not publish to {str(self._directory)!r}, which "
+                f"{'another ' if newest == self._tenure.term else ''}term {newest} has published "
+                "to; stop this process, or, if that was another state directory's, choose another "
+                "publish.directory"
             )
             raise Superseded(message)
 
@@ -189,7 +197,7 @@ class Publications:
             generation = GenerationName.parse(manifest["generation"])
         except (PublicationError, LookupError, ValueError):
             return True
-        return lineage.is_void(generation)
+        return manifest.get("space_id") != self._space_id or lineage.is_void(generation)
 
     def _collect(self) -> None:
         """Remove what no longer counts, and never what a newer term wrote."""
