@@ -6,7 +6,7 @@ k-th number of a stream is mix(start + k * GOLDEN), so it needs no state but a c
 
 import numpy as np
 
-from kernels.policy import kernel, part
+from kernels.policy import part
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _M1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -49,16 +49,3 @@ def below(draw, bound):
 def unit(draw):
     """Map a uint64 draw to a float32 in [0, 1)."""
     return np.float32(np.float64(draw >> _S40) * 5.9604644775390625e-08)
-
-
-@kernel("void(u8, u8[::1])", fastmath=False)
-def splitmix64(start, out):
-    """Fill `out` with the first numbers of the stream that begins at `start`.
-
-    Parameters
-    ----------
-    start : uint64, the seed of SplitMix64
-    out : uint64 (n,), overwritten
-    """
-    for i in range(out.shape[0]):
-        out[i] = number(start, np.uint64(i))

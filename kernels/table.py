@@ -63,21 +63,6 @@ def erase(keys, slots, key):
 
 
 @kernel("void(u8[::1], i8[::1], u8[::1], i8[::1])", fastmath=False)
-def find_many(keys, slots, wanted, out):
-    """Find the slots of many keys.
-
-    Parameters
-    ----------
-    keys : uint64 (2^k,), the table's keys
-    slots : int64 (2^k,), the table's slots; < 0 is an empty place
-    wanted : uint64 (n,)
-    out : int64 (n,), overwritten; -1 where the key is not in the table
-    """
-    for i in range(wanted.shape[0]):
-        out[i] = find(keys, slots, wanted[i])
-
-
-@kernel("void(u8[::1], i8[::1], u8[::1], i8[::1])", fastmath=False)
 def insert_many(keys, slots, new_keys, new_slots):
     """Map many keys to slots.
 
@@ -90,17 +75,3 @@ def insert_many(keys, slots, new_keys, new_slots):
     """
     for i in range(new_keys.shape[0]):
         insert(keys, slots, new_keys[i], new_slots[i])
-
-
-@kernel("void(u8[::1], i8[::1], u8[::1])", fastmath=False)
-def erase_many(keys, slots, old_keys):
-    """Forget many keys, each of which is in the table.
-
-    Parameters
-    ----------
-    keys : uint64 (2^k,), the table's keys, written
-    slots : int64 (2^k,), the table's slots, written
-    old_keys : uint64 (n,), distinct
-    """
-    for i in range(old_keys.shape[0]):
-        erase(keys, slots, old_keys[i])

@@ -17,6 +17,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.memory import read_popularity
 from kernels.topk import top_k
 from state.sections import Section, Sections
 
@@ -240,13 +241,15 @@ def _shard_items(shard: Section, store: Mapping[str, Any]) -> tuple[NDArray[np.u
         rows = np.flatnonzero((arrays["clicks"] > 0) & (length > 0) & np.isfinite(length))
         length[length == 0] = 1
         vectors /= length[:, None]
-    age = store["accepted"] / np.asarray(store["half_lives"], np.float64)
+    popularity = np.empty(arrays["popularity"].shape, np.float32)
+    half_lives = np.asarray(store["half_lives"], np.float64)
+    read_popularity(arrays["popularity"], store["accepted"], half_lives, popularity)
     items = Items(
         vectors=vectors,
         id_bytes=arrays["id_bytes"],
         id_ends=arrays["id_ends"],
         clicks=arrays["clicks"],
-        popularity=np.exp2(arrays["popularity"] - age).astype(np.float32),
+        popularity=popularity,
     )
     return arrays["keys"][rows], _taken(items, rows)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import kernels
-from kernels import policy, rng, table
+from kernels import policy, topk
 
 compiled = pytest.mark.skipif(
     bool(numba.config.DISABLE_JIT), reason="NUMBA_DISABLE_JIT: nothing is compiled"
@@ -37,41 +37,36 @@ def test_every_kernel_has_exactly_one_signature_once_all_are_compiled():
 
 
 def test_a_kernel_is_a_plain_function_with_the_same_results():
-    with np.errstate(over="ignore"):
-        ours, plain = np.empty(9, dtype=np.uint64), np.empty(9, dtype=np.uint64)
-        rng.splitmix64(np.uint64(7), ours)
-        rng.splitmix64.body(np.uint64(7), plain)
-        keys, slots = np.zeros(8, dtype=np.uint64), np.full(8, -1)
-        other_keys, other_slots = keys.copy(), slots.copy()
-        new = np.array([1, 9, 17], dtype=np.uint64)
-        table.insert_many(keys, slots, new, np.arange(3))
-        table.insert_many.body(other_keys, other_slots, new, np.arange(3))
+    scores = np.array([1, 5, np.nan, 5, 3], np.float32)
+    ours, plain = [(np.full(4, -np.inf, np.float32), np.full(4, -1)) for _ in range(2)]
+    topk.keep_largest(scores, *ours)
+    topk.keep_largest.body(scores, *plain)
 
-    assert ours.tolist() == plain.tolist()
-    assert (keys.tolist(), slots.tolist()) == (other_keys.tolist(), other_slots.tolist())
+    assert [one.tolist() for one in ours] == [one.tolist() for one in plain]
+    assert ours[1].tolist() == [1, 3, 4, 0]
 
 
 @compiled
 @pytest.mark.parametrize(
     "out",
     [
-        np.empty(4, dtype=np.int64),
-        np.empty(4, dtype=np.float64),
-        np.empty((2, 2), dtype=np.uint64),
-        np.empty(8, dtype=np.uint64)[::2],
+        np.empty(2, dtype=np.uint64),
+        np.empty(2, dtype=np.float64),
+        np.empty((2, 2), dtype=np.int64),
+        np.empty(4, dtype=np.int64)[::2],
         [1, 2],
     ],
-    ids=["int64", "float64", "two dimensions", "not contiguous", "list"],
+    ids=["uint64", "float64", "two dimensions", "not contiguous", "list"],
 )
 def test_other_types_are_refused(out):
     with pytest.raises(TypeError):
-        rng.splitmix64(np.uint64(1), out)
-    assert len(rng.splitmix64.signatures()) == 1
+        topk.keep_largest(np.ones(4, np.float32), np.zeros(2, np.float32), out)
+    assert len(topk.keep_largest.signatures()) == 1
 
 
 def test_a_kernel_keeps_its_docstring():
-    assert rng.splitmix64.__doc__.startswith("Fill `out`")
-    assert rng.splitmix64.name == "kernels.rng.splitmix64"
+    assert topk.keep_largest.__doc__.startswith("Keep the largest")
+    assert topk.keep_largest.name == "kernels.topk.keep_largest"
 
 
 @pytest.fixture

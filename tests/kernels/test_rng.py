@@ -27,9 +27,7 @@ def _wrapping_arithmetic():
 
 
 def numbers(start, n):
-    out = np.empty(n, dtype=np.uint64)
-    rng.splitmix64(np.uint64(start), out)
-    return out
+    return np.array([rng.number(np.uint64(start), np.uint64(i)) for i in range(n)], np.uint64)
 
 
 def chi_square(counts):
