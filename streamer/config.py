@@ -346,7 +346,8 @@ def load(path: Path | None, **overrides: Mapping[str, Any]) -> Config:
     try:
         config = Config(**values)
     except ValidationError as error:
-        faults += [_fault(one) for one in error.errors()]
+        with_faulty_members = {one["loc"][:-1] for one in error.errors()}
+        faults += [_fault(e) for e in error.errors() if e["loc"] not in with_faulty_members]
         raise ConfigError(*faults) from error
     except SettingsError as error:
         faults.append(

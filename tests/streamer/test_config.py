@@ -43,6 +43,19 @@ def test_every_fault_is_reported_with_its_path(tmp_path):
     assert "-30" in faults
 
 
+@pytest.mark.parametrize(
+    ("kinds", "fault"),
+    [('["hnsw"]', r"index\.kinds\.0: .*'hnsw'"), ("[]", r"index\.kinds: .*at least 1 item")],
+)
+def test_a_list_is_faulted_once(tmp_path, kinds, fault):
+    path = written(tmp_path, f"[index]\nkinds = {kinds}\n")
+
+    with pytest.raises(ConfigError, match=fault) as raised:
+        config.load(path)
+
+    assert len(raised.value.faults) == 1
+
+
 def test_the_environment_goes_before_the_file(tmp_path, monkeypatch):
     path = written(tmp_path, "[training]\ndim = 32\nwindow = 3\n")
     monkeypatch.setenv("LIVEVEC_TRAINING__DIM", "128")
