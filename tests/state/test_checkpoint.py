@@ -463,7 +463,7 @@ class Generations(RuleBasedStateMachine):
         if data.draw(st.booleans()):
             self.die_idle()
 
-    @precondition(lambda self: len(self.whole()) >= 2)
+    @precondition(lambda self: len(self.whole()) >= 2 and self.model[-1] in self.whole())
     @rule(data=st.data())
     def damage_the_newest(self, data: st.DataObject) -> None:
         name = self.model[-1][0]
