@@ -263,6 +263,7 @@ class Publisher:
         generation = self._load_newest(self._config.store.directory)
         settings = self._config.index
         items = index.published_items(generation.sections)
+        log.info("building_indexes", generation=str(generation.name), items=len(items))
         built = index.build(
             items,
             IndexSettings(

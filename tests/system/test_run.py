@@ -237,8 +237,9 @@ def test_a_sigterm_while_an_index_is_built_ends_cleanly_and_leaves_no_half_versi
 
     running = livevec.start()
     wait_for(lambda: livevec.committed() == n, "the generation that is published first")
+    assert running.event("building_indexes")["items"] == n
     # Into the middle of the clustering: there, a thread that Python ends aborts the process.
-    time.sleep(1.2)
+    time.sleep(0.5)
     run = running.terminated()
 
     assert run.events("version_published") == []  # else the build was too quick for this test
