@@ -44,6 +44,7 @@ bench: $(STAMP) ## how fast each stage is (DATA=clicks.csv takes yours, QUICK=1 
 	@$(BIN)/python -m tests.bench.bench_stages $(if $(DATA),--data "$(DATA)") $(if $(filter-out 0,$(QUICK)),--quick)
 
 bench-words: $(STAMP) ## whether neighbours share rare words (DATA=clicks.csv ITEMS=items.csv TEXT=description)
+	@test -n "$(DATA)" -a -n "$(ITEMS)" || { echo "bench-words: expected DATA=FILE of clicks and ITEMS=FILE of item_id and a text" >&2; exit 1; }
 	@$(BIN)/python -m tests.bench.bench_words --data "$(DATA)" --items "$(ITEMS)" $(if $(TEXT),--text "$(TEXT)")
 
 bench-kills: $(STAMP) ## SIGKILLs over a file against a run never stopped (DATA=clicks.csv KILLS=20 SECONDS=60)
