@@ -81,11 +81,10 @@ class Publications:
         self._directory = directory
         self._tenure = tenure
         self._retain = retain
-        self._space_id: str | None = None  # that of what was restored
         self._newest: VersionName | None = None
         self._next_number = 1
 
-    def adopt(self, restored: Manifest | None) -> None:
+    def adopt(self, restored: GenerationName | None) -> None:
         """Take over what older terms published, before the first `publish` of this one.
 
         1. mirror the term, from where readers pass over what older terms still write
@@ -93,14 +92,12 @@ class Publications:
         3. remove what crashes left and the versions outside that ancestry
 
         A crash on the way leaves either CURRENT whole. Raises `Superseded` when a newer term
-        has been mirrored, or ours by another state directory.
+        has been mirrored.
         """
         term = self._tenure.term
-        self._tenure.check()
-        self._refuse_beyond(term - 1)
+        self._check()
         durable.make_directory(self._directory / "terms")
-        self._space_id = None if restored is None else restored.facts.get("space_id")
-        line = {"restored": None if restored is None else str(restored.name)}
+        line = {"restored": None if restored is None else str(restored)}
         mirror = self._directory / "terms" / f"{term:04d}"
         durable.write(mirror, json.dumps(line).encode() + b"\n")
         there = versions(self._directory)
@@ -141,7 +138,6 @@ class Publications:
         """
         self._check()
         name = VersionName(self._tenure.term, self._next_number)
-        self._space_id = generation.facts.get("space_id")
         beside = self._directory / f"{name}{durable.TEMPORARY}"
         fields = _fields(name, self._newest, generation, items, built)
         try:
@@ -163,16 +159,12 @@ class Publications:
 
     def _check(self) -> None:
         self._tenure.check()
-        self._refuse_beyond(self._tenure.term)
-
-    def _refuse_beyond(self, term: int) -> None:
         newest = max(terms(self._directory), default=0)
-        if newest > term:
+        if newest > self._tenure.term:
             message = (
-                f"term {self._tenure.term} may not publish to {str(self._directory)!r}, which "
-                f"{'another ' if newest == self._tenure.term else ''}term {newest} has published "
-                "to; stop this process, or, if that was another state directory's, choose another "
-                "publish.directory"
+                f"term {self._tenure.term} may not publish to {str(self._directory)!r}, which term "
+                f"{newest} has published to; stop this process, or, if that was another state "
+                "directory's, choose another publish.directory"
             )
             raise Superseded(message)
 
@@ -197,7 +189,7 @@ class Publications:
             generation = GenerationName.parse(manifest["generation"])
         except (PublicationError, LookupError, ValueError):
             return True
-        return manifest.get("space_id") != self._space_id or lineage.is_void(generation)
+        return lineage.is_void(generation)
 
     def _collect(self) -> None:
         """Remove what no longer counts, and never what a newer term wrote."""

@@ -133,7 +133,7 @@ class Daemon:
         checkpoints = Checkpoints(directory, tenure, config.checkpoint.retain)
         checkpoints.adopt(found)
         publications = Publications(config.published, tenure, config.index.retain)
-        publications.adopt(found.manifest if found else None)
+        publications.adopt(name)
         pipeline = self._build(found)
         log.info(
             "restored" if found else "started_afresh",

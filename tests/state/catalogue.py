@@ -56,7 +56,7 @@ class Publisher:
         self.hold = lease.hold(directory)
         self.tenure = self.hold.begin_term(restored)
         self.publications = Publications(self.published, self.tenure, retain)
-        self.publications.adopt(generation(restored.number, restored.term) if restored else None)
+        self.publications.adopt(restored)
 
     def publish(
         self,

@@ -1,6 +1,5 @@
 """A version is there whole or not at all, and only the newest term's CURRENT counts."""
 
-import dataclasses
 import json
 import os
 import shutil
@@ -8,13 +7,13 @@ import shutil
 import numpy as np
 import pytest
 
-from state import durable, lease
+from state import durable
 from state.errors import DamagedVersion, NoSpace, PublicationError, Superseded
 from state.index import build
 from state.lease import Lineage
 from state.manifest import GenerationName
-from state.publication import Publications, VersionName, open_version, read_current, versions
-from tests.state.catalogue import SMALL, Publisher, catalogue, generation
+from state.publication import VersionName, open_version, read_current, versions
+from tests.state.catalogue import SMALL, Publisher, catalogue
 from tests.state.children import die, run_in_child
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -332,28 +331,6 @@ def test_a_directory_that_newer_terms_published_to_is_refused(tmp_path):
 
     with pytest.raises(Superseded, match=r"term 9 .*another publish\.directory"):
         publisher.publish(1)
-
-
-def test_two_state_directories_do_not_publish_to_one_place(tmp_path):
-    ours = Publisher(tmp_path)
-    kept = ours.publish(1)
-    theirs = lease.hold(tmp_path / "other").begin_term(None)
-
-    with pytest.raises(Superseded, match=r"another term 1 .*another publish\.directory"):
-        Publications(ours.published, theirs, 3).adopt(None)
-    assert read_current(ours.published) == kept
-
-
-def test_versions_of_another_space_are_not_gone_on_from(tmp_path):
-    old = Publisher(tmp_path)
-    old.publish(1)
-    old.hold.release()
-    tenure = lease.hold(tmp_path).begin_term(GenerationName(1, 1))
-    other = dataclasses.replace(generation(1), facts={"space_id": "another"})
-
-    Publications(old.published, tenure, 3).adopt(other)
-
-    assert versions(old.published) == []
 
 
 @pytest.mark.parametrize(
