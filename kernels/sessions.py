@@ -281,13 +281,12 @@ def _arrive(s, rules, arrivals, i, partition, tiles):
 
 @part
 def _make_room(s, rules, tiles):
-    """Close the oldest window if one more would be too many; False if its tiles do not fit."""
-    if s.counters[OPEN] < rules.max_open:
-        return True
-    w = oldest(s, rules)
-    if not _close(s, rules, w, tiles):
-        return False
-    s.counters[EVICTED] += 1
+    """Close the oldest windows until one more is not too many; False if tiles are full."""
+    while s.counters[OPEN] >= rules.max_open:
+        w = oldest(s, rules)
+        if not _close(s, rules, w, tiles):
+            return False
+        s.counters[EVICTED] += 1
     return True
 
 

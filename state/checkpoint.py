@@ -10,7 +10,7 @@ from typing import Any
 from state import durable
 from state.durable import Part
 from state.errors import DamagedPointer
-from state.lease import Lineage, Tenure, last_number
+from state.lease import Lineage, Tenure, last_number, name_owner
 from state.manifest import FILE_NAME, GenerationName, Manifest, generations
 from state.offsets import Offsets
 from state.recovery import SUFFIX, Pointer, Recovered, read_pointer
@@ -127,6 +127,7 @@ class Checkpoints:
         self._tenure.check()
         line = f"{Pointer(self._newest, self._tenure.term)}\n"
         durable.write(self._checkpoints / "CURRENT", line.encode())
+        name_owner(self._directory)
         self._pointed = self._newest
 
     def _collect(self) -> None:

@@ -296,13 +296,14 @@ class AppendLog:
             os.fsync(self._descriptor)
         return self._length
 
-    def truncate_to(self, length: int) -> None:
-        """Cut off what lies beyond `length`; a shorter file (rotated away, say) is left alone."""
+    def truncate_to(self, length: int) -> bool:
+        """Cut off what lies beyond `length`; False if the file is another one, rotated, shorter."""
         if length < self._length:
             with _failures(self._path):
                 os.ftruncate(self._descriptor, length)
                 os.fsync(self._descriptor)
             self._length = length
+        return length == self._length
 
     def close(self) -> None:
         """Release the file; may be called again."""

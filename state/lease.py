@@ -2,7 +2,8 @@
 
 `terms/<n>` is created exclusively by each start and names the generation that it restored. A
 living process holds a lock on its term's file, from before the file can be seen: a start is
-refused while it lives, and not a moment longer.
+refused while it lives, and not a moment longer. `OWNER` is written with the first generation: it
+says that there was one, and tells the state from every other.
 """
 
 import json
@@ -18,6 +19,8 @@ from state import durable
 from state.durable import TEMPORARY, Identity
 from state.errors import DamagedPointer, DirectoryTaken, Superseded
 from state.manifest import GenerationName, generations
+
+OWNER = "OWNER"
 
 _TERM = re.compile(r"\d{4,}", re.ASCII)
 
@@ -87,6 +90,10 @@ class Tenure:
             )
             raise Superseded(message)
 
+    def owner(self) -> str | None:
+        """Return the id of the state in our directory; None before its first commit."""
+        return read_owner(self._directory)
+
 
 class Hold:
     """A state directory that no other living process may write to; `release` lets go."""
@@ -142,6 +149,18 @@ def hold(directory: Path) -> Hold:
         if max(terms(directory)) == newest:
             return Hold(directory, newest + 1, descriptor)
         os.close(descriptor)  # a newer term came between the look and the lock
+
+
+def read_owner(directory: Path) -> str | None:
+    """Return which state this directory belongs to: an id that no other state has, if any."""
+    content = durable.read(directory / OWNER)
+    return None if content is None else content.decode("ascii", "replace").strip()
+
+
+def name_owner(directory: Path, owner: str | None = None) -> None:
+    """Say to which state a directory belongs, by default to a new one, if nothing says so yet."""
+    if read_owner(directory) is None:
+        durable.write(directory / OWNER, f"{owner or os.urandom(16).hex()}\n".encode())
 
 
 def terms(directory: Path) -> list[int]:

@@ -1,6 +1,6 @@
 """Index versions as files: the write side and the read side of one format.
 
-    published/terms/0003                 mirrors the term of the state directory
+    published/OWNER, terms/0003          mirror those of the state directory
     published/v0003-000000000042/        manifest.json, <kind>.faiss, vectors, items
     published/CURRENT                    "v0003-000000000042 3": the version, the writer's term
 
@@ -24,7 +24,7 @@ from state import durable
 from state.durable import Part, Unreadable
 from state.errors import DamagedVersion, PublicationError, Superseded
 from state.index import EXACT, BuiltIndex, Items
-from state.lease import Lineage, Tenure, terms
+from state.lease import Lineage, Tenure, name_owner, read_owner, terms
 from state.manifest import FILE_NAME, GenerationName, Manifest, seal, unseal
 from state.sections import Section
 
@@ -92,11 +92,12 @@ class Publications:
         3. remove what crashes left and the versions outside that ancestry
 
         A crash on the way leaves either CURRENT whole. Raises `Superseded` when a newer term
-        has been mirrored.
+        has been mirrored, `PublicationError` when another state directory publishes here.
         """
         term = self._tenure.term
         self._check()
         durable.make_directory(self._directory / "terms")
+        self._claim()
         line = {"restored": None if restored is None else str(restored)}
         mirror = self._directory / "terms" / f"{term:04d}"
         durable.write(mirror, json.dumps(line).encode() + b"\n")
@@ -141,6 +142,7 @@ class Publications:
         beside = self._directory / f"{name}{durable.TEMPORARY}"
         fields = _fields(name, self._newest, generation, items, built)
         try:
+            self._claim()
             durable.make_directory(beside)
             parts = _write_parts(beside, items, built)
             fields |= {"created_ms": created_ms, "parts": [part._asdict() for part in parts]}
@@ -159,14 +161,23 @@ class Publications:
 
     def _check(self) -> None:
         self._tenure.check()
+        if read_owner(self._directory) not in (None, self._tenure.owner()):
+            message = (
+                f"{str(self._directory)!r}: expected versions of this state directory, found those "
+                "of another one; choose another publish.directory, or remove this one"
+            )
+            raise PublicationError(message)
         newest = max(terms(self._directory), default=0)
         if newest > self._tenure.term:
             message = (
                 f"term {self._tenure.term} may not publish to {str(self._directory)!r}, which term "
-                f"{newest} has published to; stop this process, or, if that was another state "
-                "directory's, choose another publish.directory"
+                f"{newest} has published to; stop this process"
             )
             raise Superseded(message)
+
+    def _claim(self) -> None:
+        if (owner := self._tenure.owner()) is not None:
+            name_owner(self._directory, owner)
 
     def _point(self) -> None:
         durable.write(self._directory / "CURRENT", f"{self._newest} {self._tenure.term}\n".encode())

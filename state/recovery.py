@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from state import durable
 from state.errors import DamagedCheckpoint, DamagedPointer, ForeignCheckpoint
-from state.lease import Lineage
+from state.lease import OWNER, Lineage, read_owner
 from state.manifest import (
     FILE_NAME,
     GenerationName,
@@ -62,7 +62,12 @@ def newest(
     """
     checkpoints = directory / "checkpoints"
     if generation is not None:
-        return _checked(checkpoints, _numbered(directory, generation), fingerprint)
+        name = _numbered(directory, generation)
+        try:
+            return _checked(checkpoints, name, fingerprint)
+        except _Damage as damage:
+            message = f"{damage}; {_way_out(checkpoints, name)}"
+            raise DamagedCheckpoint(message) from damage
     candidates, notes = _candidates(directory)
     faults = list(notes)
     for name in candidates:
@@ -146,16 +151,17 @@ def _unpointed(
 
 
 def _refuse_loss(directory: Path, lineage: Lineage) -> None:
-    """Raise `DamagedPointer` if a term restored something: then this is no new state."""
+    """Raise `DamagedPointer` if there was a generation once: then this is no new state."""
     # A term's last_number proves nothing: it counts what died in its first commit, too.
     named = [(term, base) for term, base in lineage.restored.items() if base is not None]
-    if named:
-        term, base = max(named)
-        message = (
-            f"{str(directory / 'checkpoints')!r}: expected generations, as term {term} restored "
-            f"{str(base)!r}, found none; the generations are gone: {_RETREAT}"
-        )
-        raise DamagedPointer(message)
+    if not named and read_owner(directory) is None:
+        return
+    sign = "term {} restored '{}'".format(*max(named)) if named else f"{OWNER!r} was written"
+    message = (
+        f"{str(directory / 'checkpoints')!r}: expected generations, as {sign}, found none; "
+        f"the generations are gone: {_RETREAT}"
+    )
+    raise DamagedPointer(message)
 
 
 def _from_head(
@@ -222,11 +228,14 @@ def _sections(checkpoints: Path, manifest: Manifest) -> dict[str, Section]:
     return sections
 
 
-def _damage(checkpoints: Path, name: GenerationName, fault: str) -> _Damage:
+def _way_out(checkpoints: Path, name: GenerationName) -> str:
     others = [other.number for other in generations(checkpoints) if other.number < name.number]
-    way_out = f"restore an older one with --generation {max(others)}" if others else _RETREAT
+    return f"restore an older one with --generation {max(others)}" if others else _RETREAT
+
+
+def _damage(checkpoints: Path, name: GenerationName, fault: str) -> _Damage:
     where = f"checkpoint generation {str(name)!r} in {str(checkpoints)!r}"
-    return _Damage(f"{where}: {fault}; {way_out}")
+    return _Damage(f"{where}: {fault}")
 
 
 def _refuse_foreign(checkpoints: Path, manifest: Manifest, fingerprint: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from streamer.clock import Clock
 from streamer.config import Config
 from streamer.ledger import Ledger
 from streamer.publishing.publisher import Cut
-from streamer.sources.clicks import ClickBatch, DeadLetter
+from streamer.sources.clicks import MAX_RAW_BYTES, ClickBatch, DeadLetter
 from streamer.sources.contract import Source
 from streamer.sources.dead_letters import DeadLetters
 from streamer.training.trainer import Trainer
@@ -117,15 +117,16 @@ class Pipeline:
         self.offsets = self.offsets.advance(batch.partition, batch.next_offset)
 
     def begin_at(self, position: Offsets, partitions: Iterable[Partition]) -> bool:
-        """Take over where the source stands; return whether it has partitions new to the state.
+        """Take over where the source stands; return whether the newest generation says otherwise.
 
+        It does where the source has new partitions, and where dead letters were rotated away.
         Partitions that the source no longer has are idle: nothing of them will come, and others
         must not wait for them.
         """
         is_new = any(partition not in self.offsets for partition in position)
         self.offsets = Offsets({**self.offsets, **position})
         self.watermarks.declare_idle(set(self.watermarks.partitions) - set(partitions))
-        return is_new
+        return is_new or self._dead_letters.is_rotated
 
     def refuse_if_nothing_was_usable(self) -> None:
         """Raise `DeadLetterLimit` if all that was ever read has become dead letters."""
@@ -235,7 +236,7 @@ class Pipeline:
             "future",
             f"event time {batch.event_times_ms[click]} is over {limit:.0f} s ahead of its partition"
             "; where a stream really pauses for so long, raise sessions.max_jump_seconds",
-            batch.buffer[start : start + batch.record_lengths[click]].tobytes(),
+            batch.buffer[start : start + min(batch.record_lengths[click], MAX_RAW_BYTES)].tobytes(),
         )
 
 

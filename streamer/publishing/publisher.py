@@ -137,8 +137,9 @@ class Publisher:
     def begin(self, *, is_new: bool) -> None:
         """Commit where the stream begins, before its first click, if the state does not say so.
 
-        `is_new` says that the source has partitions which the newest generation does not name.
-        So where they began is durable: "latest" is not asked for twice.
+        `is_new` says that the newest generation does not: the source has partitions that it does
+        not name, or dead letters were rotated away. So where they began is durable: "latest" is
+        not asked for twice.
         """
         if is_new or self._checkpoints.newest is None:
             cut = self._stream.cut()

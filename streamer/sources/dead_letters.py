@@ -26,6 +26,7 @@ class DeadLetters:
         self._max_count = max_count
         self._max_share = max_share
         self._last: DeadLetter | None = None
+        self.is_rotated = False  # the file is not the one whose length the manifest states
         self._log = AppendLog(path)
         self._waiting = bytearray()
 
@@ -50,7 +51,7 @@ class DeadLetters:
 
     def truncate_to(self, length: int) -> None:
         """Forget what lies beyond `length`; called at a restore, before the first append."""
-        self._log.truncate_to(length)
+        self.is_rotated = not self._log.truncate_to(length)
 
     def check(self, n_dead: int, n_read: int) -> None:
         """Raise `DeadLetterLimit` if `n_dead` of `n_read` clicks are more than is tolerated.

@@ -14,6 +14,7 @@ MAY_WRITE = {
 }
 MAY_DRAW = {
     "state/durable.py": "a file's name while it is being written, which no state depends on",
+    "state/lease.py": "the name of a state directory's owner, which no vector depends on",
     "streamer/daemon.py": "the space_id of a fresh start, which no vector depends on",
 }
 MAY_CATCH = {

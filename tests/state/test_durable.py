@@ -263,7 +263,7 @@ def test_a_log_is_cut_back_to_the_committed_length_and_goes_on_from_there(tmp_pa
     log.close()
 
     restored = AppendLog(tmp_path / "letters" / "dead.jsonl")
-    restored.truncate_to(committed)
+    assert restored.truncate_to(committed)
     restored.append(b"two\n")
 
     assert restored.sync() == 8
@@ -275,8 +275,7 @@ def test_a_log_shorter_than_committed_is_not_filled_up(tmp_path: Path) -> None:
     log = AppendLog(tmp_path / "dead")
     log.append(b"1")
 
-    log.truncate_to(100)
-
+    assert not log.truncate_to(100)
     assert log.sync() == 1
     log.close()
 

@@ -7,12 +7,12 @@ import shutil
 import numpy as np
 import pytest
 
-from state import durable
+from state import durable, lease
 from state.errors import DamagedVersion, NoSpace, PublicationError, Superseded
 from state.index import build
 from state.lease import Lineage
 from state.manifest import GenerationName
-from state.publication import VersionName, open_version, read_current, versions
+from state.publication import Publications, VersionName, open_version, read_current, versions
 from tests.state.catalogue import SMALL, Publisher, catalogue
 from tests.state.children import die, run_in_child
 
@@ -329,8 +329,37 @@ def test_a_directory_that_newer_terms_published_to_is_refused(tmp_path):
     publisher = Publisher(tmp_path)
     (publisher.published / "terms" / "0009").write_text("{}")
 
-    with pytest.raises(Superseded, match=r"term 9 .*another publish\.directory"):
+    with pytest.raises(Superseded, match=r"which term 9 has published to; stop this process"):
         publisher.publish(1)
+
+
+def test_two_state_directories_do_not_publish_to_one_place(tmp_path):
+    lease.name_owner(tmp_path, "ours")
+    ours = Publisher(tmp_path)
+    kept = ours.publish(1)
+    (tmp_path / "other").mkdir()
+    lease.name_owner(tmp_path / "other", "theirs")
+    for _ in range(3):  # as a supervisor does it: each start has a newer term
+        hold = lease.hold(tmp_path / "other")
+        theirs = Publications(ours.published, hold.begin_term(None), 3)
+        with pytest.raises(PublicationError, match=r"another one; choose another publish\.dir"):
+            theirs.adopt(None)
+        hold.release()
+
+    assert read_current(ours.published) == kept
+    assert ours.publish(2) == VersionName(1, 2)
+
+
+def test_a_place_is_claimed_with_the_first_version(tmp_path):
+    first, second = Publisher(tmp_path / "a"), Publisher(tmp_path / "b")
+    second.publications._directory = first.published
+    lease.name_owner(tmp_path / "a", "ours")
+    lease.name_owner(tmp_path / "b", "theirs")
+    kept = first.publish(1)
+
+    with pytest.raises(PublicationError, match="of another one"):
+        second.publish(1)
+    assert read_current(first.published) == kept
 
 
 @pytest.mark.parametrize(

@@ -261,6 +261,18 @@ def test_a_dead_letter_that_is_no_text_keeps_its_bytes(run, tmp_path):
     assert base64.b64decode(json.loads(line)["raw_base64"]) == raw
 
 
+def test_a_long_click_from_the_future_is_cut_as_other_dead_letters_are(run, tmp_path):
+    user = "u" * 10_000
+    clicks = [
+        streams.Record(0, at, b'{"ts":%d,"item_id":"i","user_id":"%s"}' % (ts, user.encode()))
+        for at, ts in enumerate([0, streams.MAX_JUMP_MS * 9])
+    ]
+    run(clicks).cut()
+    (line,) = (tmp_path / "0" / "dead_letters.jsonl").read_text().splitlines()
+    assert json.loads(line)["reason"] == "future"
+    assert json.loads(line)["raw"] == clicks[1].raw[:4096].decode()
+
+
 def test_event_time_goes_on_while_the_store_is_full(run):
     step_ms = streams.MAX_JUMP_MS // 2
     clicks = [

@@ -183,6 +183,15 @@ def test_a_longer_lateness_after_a_restart_keeps_windows_open_longer():
         assert len(again.windows) == n_open
 
 
+def test_a_lower_bound_after_a_restart_closes_what_is_too_many():
+    many = [(0, [(key, 1, 10 * key, key) for key in range(6)])]
+    before = play(Both(settings()), many)
+    assert len(before.windows) == 6
+    again = Both(Sessions(gap_seconds=200, emission="on_close", max_open=3), before.snapshots())
+    play(again, [(0, [(9, 3, 100, 9)])])
+    assert len(again.windows) == 3
+
+
 def test_no_arrivals_are_no_spans():
     one = Both(settings())
     assert list(one.windows.arrive(arrived([]), 0, np.empty(0, np.uint8))) == []

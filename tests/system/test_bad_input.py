@@ -114,6 +114,32 @@ def test_a_producer_that_was_mended_is_read_after_too_many_dead_letters(livevec)
 
 
 @pytest.mark.crash
+def test_dead_letters_that_were_rotated_away_begin_a_file_that_holds_each_new_one_once(livevec):
+    broken = [*range(5), *range(1000, 3000, 10)]
+    path = livevec.directory / "clicks.jsonl"
+    lines = lines_of_json(3000, {at: b"what?" for at in broken}).splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:1000]))
+    livevec.read_from(path)
+    livevec.configure({"clicks": {"max_dead_letter_share": 0.1}})
+    livevec.run()
+    letters = livevec.state / "dead-letters.jsonl"
+    kept = letters.stat().st_size
+    letters.rename(livevec.directory / "dead-letters.1")
+    path.write_bytes(b"".join(lines))
+
+    livevec.configure({"source": {"max_clicks_per_second": 2000.0}})
+    running = livevec.start()
+    wait_for(
+        lambda: letters.exists() and letters.stat().st_size > kept, "a longer file than before"
+    )
+    running.kill()
+    run = livevec.run()
+
+    assert run.code == 0
+    assert [one["offset"] for one in livevec.dead_letters()] == broken[5:]
+
+
+@pytest.mark.crash
 def test_dead_letters_come_once_though_a_killed_run_reads_their_lines_again(livevec):
     broken = set(range(3, 4000, 50))
     path = livevec.directory / "clicks.jsonl"
