@@ -23,6 +23,7 @@ from streamer.logs import configure_logs, kernel_progress
 from streamer.serving.app import serve as serve_queries
 from streamer.sources.opening import open_source
 
+STANDARD_OUTPUT, STANDARD_ERROR = 1, 2
 EXIT_CONFIG, EXIT_BROKER, EXIT_STATE, EXIT_DEAD_LETTERS, EXIT_BUG = 2, 3, 4, 5, 70
 
 app = typer.Typer(
@@ -102,6 +103,7 @@ def version() -> None:
 
 def main() -> None:
     """Run a command; every expected error is one line and an exit code."""
+    _open_what_is_closed()
     try:
         app(standalone_mode=True)
     except SystemExit as end:
@@ -118,6 +120,15 @@ def main() -> None:
         sys.excepthook = _on_bug  # not sooner: typer sets one of its own while it runs
 
 
+def _open_what_is_closed() -> None:
+    """Put the null device where a standard stream was closed, before a file gets its number."""
+    while (null := os.open(os.devnull, os.O_RDWR)) <= STANDARD_ERROR:
+        pass
+    os.close(null)
+    sys.stdout = sys.stdout or os.fdopen(STANDARD_OUTPUT, "w")
+    sys.stderr = sys.stderr or os.fdopen(STANDARD_ERROR, "w")
+
+
 def _fail(code: int, *lines: str) -> None:
     for line in lines:
         print(f"livevec: {line}", file=sys.stderr)
@@ -126,8 +137,8 @@ def _fail(code: int, *lines: str) -> None:
 
 def _leave(code: int) -> None:
     """Exit at once: a build beside the stream that is inside FAISS would abort a slow farewell."""
-    for stream in filter(None, (sys.stdout, sys.stderr)):  # None where it was closed
-        with suppress(BrokenPipeError):
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
             stream.flush()
     os._exit(code)
 

@@ -8,6 +8,7 @@ and cannot change over one state directory.
 
 import math
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -30,7 +31,7 @@ ENV_SECTION_END = "__"
 LARGEST = 1e10
 Positive = Annotated[float, Field(gt=0, le=LARGEST, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=1 << 53)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -350,11 +351,9 @@ def load(path: Path | None, **overrides: Mapping[str, Any]) -> Config:
         faults += [_fault(e) for e in error.errors() if e["loc"] not in with_faulty_members]
         raise ConfigError(*faults) from error
     except SettingsError as error:
-        faults.append(
-            f"environment: {error}; expected JSON for a list or a section, "
-            f"for instance {ENV_PREFIX}INDEX__KINDS='[\"ivf\"]'"
-        )
-        raise ConfigError(*faults) from error
+        given = ", ".join(one for one in os.environ if re.match(f"{ENV_PREFIX}.*__", one))
+        fault = f"environment: expected JSON for each list or section in {given}, for instance "
+        raise ConfigError(*faults, f"{fault}{ENV_PREFIX}INDEX__KINDS='[\"ivf\"]'") from error
     if faults:
         raise ConfigError(*faults)
     return config

@@ -33,7 +33,18 @@ def configure_logs(settings: Log) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(name)s: %(message)s")
+    of_libraries = logging.StreamHandler(sys.stderr)
+    of_libraries.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[
+                structlog.stdlib.add_logger_name,
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *shared,
+                renderer,
+            ]
+        )
+    )
+    logging.basicConfig(handlers=[of_libraries], level=max(level, logging.WARNING))
 
 
 def kernel_progress(stream: TextIO, clock: Clock) -> Callable[[int, int, str], None]:

@@ -1,5 +1,6 @@
 """What the query service answers to each request, and every error as a problem (RFC 9457)."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -68,7 +69,10 @@ def create_app(
 
 
 class _EncodedPaths:
-    """Routes by the path as it was sent, so that an id may contain %2F."""
+    """Routes by the path as it was sent, so that an id may contain %2F.
+
+    A request that was never whole is cancelled when the service stops, and told so.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -76,7 +80,10 @@ class _EncodedPaths:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope.get("raw_path"):
             scope = {**scope, "path": scope["raw_path"].decode("latin-1")}
-        await self._app(scope, receive, send)
+        try:
+            await self._app(scope, receive, send)
+        except asyncio.CancelledError:
+            await _problem(503, "the service stops")(scope, receive, send)
 
 
 class _Service:

@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 from kafka import KafkaConsumer
 from kafka.errors import KafkaConfigurationError, KafkaError
+from pydantic import TypeAdapter, ValidationError
 
 from streamer.config import KafkaSource
 from streamer.errors import BrokerError, ConfigError, StreamError
@@ -67,6 +68,11 @@ def check_client(settings: KafkaSource) -> None:
         for name in settings.client
         if name in OWNED or name not in KafkaConsumer.DEFAULT_CONFIG
     ]
+    for name in sorted(KafkaConsumer.DEFAULT_CONFIG.keys() & settings.client.keys() - OWNED.keys()):
+        try:
+            _typed(name, settings.client[name])
+        except ValueError as error:
+            faults.append(f"source.kafka.client.{name}: {error}")
     protocol = settings.client.get("security_protocol", PROTOCOLS[0])
     if protocol not in PROTOCOLS:
         # kafka-python takes any other word for PLAINTEXT, and would send the password in clear.
@@ -160,11 +166,7 @@ class GroupOffsets:
 
 def _configs(settings: KafkaSource, group_id: str | None) -> dict[str, Any]:
     connect_timeout_ms = int(settings.connect_timeout_seconds * 1000)
-    chosen = {
-        # TOML has no tuples; kafka-python compares some of its settings with them.
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in settings.client.items()
-    }
+    chosen = {name: _typed(name, value) for name, value in settings.client.items()}
     return {
         **DEFAULTS,
         "request_timeout_ms": max(connect_timeout_ms, MINIMUM_REQUEST_TIMEOUT_MS),
@@ -177,6 +179,26 @@ def _configs(settings: KafkaSource, group_id: str | None) -> dict[str, Any]:
         "isolation_level": "read_committed",
         "allow_auto_create_topics": False,
     }
+
+
+def _typed(name: str, value: Any) -> Any:
+    """Return a setting as kafka-python wants it: TOML has no tuples, the environment only text.
+
+    Raises `ValueError` that says what is expected instead.
+    """
+    default = KafkaConsumer.DEFAULT_CONFIG[name]
+    if not isinstance(default, int):
+        return tuple(value) if isinstance(value, list) else value
+    try:
+        found = TypeAdapter(type(default)).validate_python(value)
+    except ValidationError as error:
+        wanted = "true or false" if isinstance(default, bool) else "a whole number"
+        msg = f"expected {wanted}, found {value!r}"
+        raise ValueError(msg) from error
+    if name == "max_poll_records" and found < 1:
+        msg = f"expected at least 1, found {found}"
+        raise ValueError(msg)
+    return found
 
 
 def _fault(name: str) -> str:

@@ -10,6 +10,7 @@ MAY_WRITE = {
     "state/durable.py": "the one place",
     "state/lease.py": "locks are files that carry no state",
     "kernels/policy.py": "the compile cache is not state",
+    "streamer/cli.py": "the null device, where a standard stream was closed",
     "streamer/demo.py": "a temporary directory for the state, made before and removed after",
 }
 MAY_DRAW = {

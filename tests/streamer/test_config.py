@@ -80,6 +80,20 @@ def test_a_misspelt_key_in_the_environment_is_a_fault(monkeypatch):
         config.load(None)
 
 
+def test_a_list_in_the_environment_that_is_no_json_names_its_variable(monkeypatch):
+    monkeypatch.setenv("LIVEVEC_SOURCE__FILES__PATHS", "a.csv")
+
+    with pytest.raises(ConfigError, match=r"expected JSON .* in LIVEVEC_SOURCE__FILES__PATHS, for"):
+        config.load(None)
+
+
+def test_a_count_beyond_what_the_kernels_can_hold_is_a_fault(tmp_path):
+    path = written(tmp_path, f"[sessions]\nmax_open = {10**20}\n")
+
+    with pytest.raises(ConfigError, match=r"sessions\.max_open: input should be less"):
+        config.load(path)
+
+
 def test_a_variable_without_a_section_is_not_ours(monkeypatch):
     monkeypatch.setenv("LIVEVEC_TEST_BROKER", "localhost:9092")
 

@@ -15,6 +15,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from state.index import build
+from streamer import http
 from streamer.clock import SystemClock
 from streamer.config import Serving
 from streamer.errors import ConfigError
@@ -344,6 +345,24 @@ def test_the_service_takes_a_free_port_answers_and_stops(searcher):
     assert not any(thread.name in ("versions", "livevec-http") for thread in threading.enumerate())
     with pytest.raises(httpx.ConnectError):
         httpx.get(address)
+
+
+def test_a_request_that_never_becomes_whole_is_told_that_the_service_stops(
+    searcher, monkeypatch, caplog
+):
+    monkeypatch.setattr(http, "_GRACE_SECONDS", 1)
+    service = QueryService(searcher, Serving(port=0))
+    service.start()
+    address = ("127.0.0.1", int(service.address.rsplit(":", 1)[1]))
+    with socket.create_connection(address, timeout=10) as half:
+        half.sendall(b"POST /v1/query HTTP/1.1\r\nHost: t\r\nContent-Length: 99\r\n\r\n{")
+        httpx.get(service.address + "/healthz")  # so that the half has been taken
+        service.close()
+        answer = half.recv(4096)
+
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"the service stops" in answer
+    assert "Traceback" not in caplog.text
 
 
 def test_a_port_in_use_is_one_line_that_names_the_setting(searcher):

@@ -496,6 +496,30 @@ def test_a_misspelt_protocol_is_not_taken_for_plain_text(protocol):
         check_client(settings)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "fault"),
+    [
+        ("max_poll_records", 0, "expected at least 1, found 0"),
+        ("max_poll_records", "many", "expected a whole number, found 'many'"),
+        ("fetch_max_bytes", [1], r"expected a whole number, found \[1\]"),
+        ("check_crcs", "perhaps", "expected true or false, found 'perhaps'"),
+    ],
+)
+def test_a_setting_of_the_client_has_its_type(name, value, fault):
+    settings = KafkaSource(bootstrap_servers=("h:1",), topics=("x",), client={name: value})
+
+    with pytest.raises(ConfigError, match=f"^source.kafka.client.{name}: {fault}$"):
+        check_client(settings)
+
+
+def test_settings_of_the_client_may_come_from_the_environment(new_topic, open_source):
+    client = {"max_poll_records": "7", "check_crcs": "false"}
+    source = open_source(new_topic(1), client=client)
+
+    assert source._consumer.config["max_poll_records"] == 7
+    assert source._consumer.config["check_crcs"] is False
+
+
 def test_a_setting_that_the_client_cannot_use_is_a_configuration_error():
     client = {"fetch_max_wait_ms": 60_000}
     settings = KafkaSource(bootstrap_servers=("127.0.0.1:1",), topics=("x",), client=client)
