@@ -21,6 +21,7 @@ from state.recovery import Recovered
 from streamer.clock import Clock
 from streamer.config import Config
 from streamer.deadline import Deadline
+from streamer.doubts import Doubts
 from streamer.errors import ConfigError
 from streamer.health import Health, monitoring_app
 from streamer.http import HttpServer
@@ -37,9 +38,6 @@ log = structlog.get_logger()
 POLL_SECONDS = 0.1
 WAIT_SECONDS = 0.05
 EXIT_FORCED = 1
-# Clicks are neither older than the web nor from the year after next.
-OLDEST_MS = 631_152_000_000
-YEAR_MS = 366 * 86_400_000
 DEAD_LETTERS = "dead-letters.jsonl"
 
 
@@ -62,7 +60,6 @@ class Daemon:
         self._source = source
         self._clock = clock
         self._made_at = clock.monotonic()
-        self._has_doubted_times = False
         self._generation = generation
         self._on_progress = on_progress
         self._stopping = threading.Event()
@@ -180,6 +177,7 @@ class Daemon:
     def _loop(self, pipeline: Pipeline, publisher: Publisher) -> bool:
         """Step until told to stop; return whether the source has ended."""
         pace = Pace(self._clock, self._config.source.max_clicks_per_second)
+        doubts = Doubts(pipeline, self._clock, self._config.clicks.time_unit)
         log.info("polling", seconds=round(self._clock.monotonic() - self._made_at, 3))
         is_waiting = False
         while not self._stopping.is_set():
@@ -194,25 +192,10 @@ class Daemon:
             n_read = pipeline.step(self._source, POLL_SECONDS, pace.allowance())
             pace.took(n_read)
             self._observer.batch(publisher, self._source.lag().clicks)
-            self._doubt_times(pipeline)
+            doubts.look()
             if n_read == 0 and self._source.is_exhausted():
                 return True
         return False
-
-    def _doubt_times(self, pipeline: Pipeline) -> None:
-        """Warn once of event times that look as if `clicks.time_unit` were wrong."""
-        if self._has_doubted_times:
-            return
-        for partition, time_ms in pipeline.watermarks.event_times_ms().items():
-            if not OLDEST_MS <= time_ms <= self._clock.now_ms() + YEAR_MS:
-                self._has_doubted_times = True
-                log.warning(
-                    "event_times_look_wrong",
-                    partition=str(partition),
-                    event_time_ms=time_ms,
-                    hint=f"is clicks.time_unit really {self._config.clicks.time_unit!r}?",
-                )
-                return
 
     def _wait_or_go_on(self, is_waiting: bool, uncommitted: int) -> None:
         """Pause reading while too much is not durable, so that retention is never outrun."""

@@ -235,7 +235,8 @@ class Pipeline:
             int(batch.offsets[click]),
             "future",
             f"event time {batch.event_times_ms[click]} is over {limit:.0f} s ahead of its partition"
-            "; where a stream really pauses for so long, raise sessions.max_jump_seconds",
+            "; put a file into the order of time, and where a stream really pauses for so long, "
+            "raise sessions.max_jump_seconds",
             batch.buffer[start : start + min(batch.record_lengths[click], MAX_RAW_BYTES)].tobytes(),
         )
 

@@ -17,6 +17,7 @@ COMPOSERS = {
     "pipeline": 6,
     "health": 7,
     "observer": 7,
+    "doubts": 7,
     "daemon": 8,
     "evaluate": 8,
     "demo": 9,

@@ -1,0 +1,57 @@
+"""What looks wrong in clicks that can be read, told once each: their times, and their order."""
+
+import structlog
+
+from streamer.clock import Clock
+from streamer.pipeline import Pipeline
+
+log = structlog.get_logger()
+
+# Clicks are neither older than the web nor from the year after next.
+OLDEST_MS = 631_152_000_000
+YEAR_MS = 366 * 86_400_000
+# So many late clicks are no accident; of an ordered stream hardly any are late.
+MANY, MANY_SHARE = 20, 0.05
+
+
+class Doubts:
+    """Looks at a pipeline after each batch; what a restored generation counted is passed over."""
+
+    def __init__(self, pipeline: Pipeline, clock: Clock, time_unit: str) -> None:
+        self._pipeline = pipeline
+        self._clock = clock
+        self._time_unit = time_unit
+        self._begun = (pipeline.ledger.filtered["late"], pipeline.ledger.read)
+        self._has_told_times = self._has_told_order = False
+
+    def look(self) -> None:
+        """Warn of what looks wrong by now, if that has not been told."""
+        if not self._has_told_times:
+            self._look_at_times()
+        if not self._has_told_order:
+            self._look_at_order()
+
+    def _look_at_times(self) -> None:
+        for partition, time_ms in self._pipeline.watermarks.event_times_ms().items():
+            if not OLDEST_MS <= time_ms <= self._clock.now_ms() + YEAR_MS:
+                self._has_told_times = True
+                log.warning(
+                    "event_times_look_wrong",
+                    partition=str(partition),
+                    event_time_ms=time_ms,
+                    hint=f"is clicks.time_unit really {self._time_unit!r}?",
+                )
+                return
+
+    def _look_at_order(self) -> None:
+        ledger = self._pipeline.ledger
+        late, clicks = ledger.filtered["late"] - self._begun[0], ledger.read - self._begun[1]
+        if late >= MANY and late > MANY_SHARE * clicks:
+            self._has_told_order = True
+            log.warning(
+                "many_clicks_are_late",
+                late=late,
+                clicks=clicks,
+                hint="nothing is learned from them; put a file into the order of time, or raise"
+                " sessions.lateness_seconds",
+            )
