@@ -33,11 +33,13 @@ from kernels.windows import (
     I8,
     IDLE,
     KEPT,
+    LISTED,
     N_CLICKS,
     NEVER,
     OFFSET,
     OPEN,
     PARTITION,
+    ROOT,
     RULES,
     START,
     TAIL,
@@ -121,11 +123,26 @@ def _close(s, rules, w, tiles):
 
 
 @part
-def _slowest_active(s):
+def _list_partitions(s):
+    """List the partitions that have a window or hold back those of others; return how many.
+
+    While one partition's clicks arrive, no other can come to be among them.
+    """
+    n = 0
+    for p in range(s.partitions.shape[0]):
+        if not s.partitions[p, IDLE] or s.partitions[p, ROOT] >= 0:
+            s.partitions[n, LISTED] = p
+            n += 1
+    return n
+
+
+@part
+def _slowest_active(s, n_listed):
     """Return the watermark that closes the windows of idle partitions; NEVER if it closes none."""
     slowest = FOREVER
     n_idle = 0
-    for p in range(s.partitions.shape[0]):
+    for at in range(n_listed):
+        p = s.partitions[at, LISTED]
         if s.partitions[p, IDLE]:
             n_idle += 1
         elif s.partitions[p, WATERMARK] < slowest:
@@ -136,7 +153,7 @@ def _slowest_active(s):
 
 
 @part
-def _first_passed(s, rules, partition, slowest):
+def _first_passed(s, rules, partition, slowest, n_listed):
     """Return the window that closes first of those behind their watermark, or -1.
 
     That is the watermark of `partition`, and `slowest` where a partition is idle.
@@ -146,7 +163,8 @@ def _first_passed(s, rules, partition, slowest):
         first = np.int64(-1)
     if slowest == NEVER:
         return first
-    for p in range(s.partitions.shape[0]):
+    for at in range(n_listed):
+        p = s.partitions[at, LISTED]
         if not s.partitions[p, IDLE]:
             continue
         w = first_due(s, rules, p)
@@ -158,11 +176,11 @@ def _first_passed(s, rules, partition, slowest):
 
 
 @part
-def _close_passed(s, rules, partition, tiles):
+def _close_passed(s, rules, partition, n_listed, tiles):
     """Close what the watermarks have passed, by (close time, key); False if tiles are full."""
-    slowest = _slowest_active(s)
+    slowest = _slowest_active(s, n_listed)
     while True:
-        w = _first_passed(s, rules, partition, slowest)
+        w = _first_passed(s, rules, partition, slowest, n_listed)
         if w < 0:
             return True
         is_idle = s.partitions[s.windows[w, PARTITION], IDLE]
@@ -325,6 +343,7 @@ def extend(s, rules, arrivals, partition, begin, fates, tiles):
     nothing but the watermark, so that it is taken as if for the first time.
     """
     s.partitions[partition, IDLE] = 0
+    n_listed = _list_partitions(s)
     for i in range(begin, arrivals.times.shape[0]):
         if tiles.items.shape[0] - tiles.used[0] < 2:
             return i
@@ -334,7 +353,7 @@ def extend(s, rules, arrivals, partition, begin, fates, tiles):
             note(s, partition, time, is_stray)
             fates[i] = FUTURE
             continue
-        if not _close_passed(s, rules, partition, tiles):
+        if not _close_passed(s, rules, partition, n_listed, tiles):
             return i
         if arrivals.is_refused[i]:
             fates[i] = REFUSED

@@ -28,6 +28,8 @@ WATERMARK, IDLE, SETTLED, STRAYS, STRAY_TIMES = range(5)
 AGREEING = 20  # strays in a row, most of them together, until they are believed
 N_STRAY_TIMES = AGREEING - 1
 ROOT = STRAY_TIMES + N_STRAY_TIMES
+LISTED = ROOT + 1  # scratch: down this column stands a list of partitions
+PARTITION_COLUMNS = LISTED + 1
 # Places of `counters`. Rows from N_WINDOWS and N_CLICKS on have never been used.
 (
     OPEN, FREE_WINDOW, N_WINDOWS, FREE_CLICK, N_CLICKS, HELD,
@@ -45,7 +47,7 @@ class Windows(NamedTuple):
     clicks: np.ndarray  # int64 (n_clicks, 5)
     items: np.ndarray  # uint64 (n_clicks,), item keys
     weights: np.ndarray  # float32 (n_clicks,)
-    partitions: np.ndarray  # int64 (n_partitions, ROOT + 1)
+    partitions: np.ndarray  # int64 (n_partitions, PARTITION_COLUMNS)
     counters: np.ndarray  # int64 (11,)
 
 

@@ -32,16 +32,17 @@ class Doubts:
             self._look_at_order()
 
     def _look_at_times(self) -> None:
-        for partition, time_ms in self._pipeline.watermarks.event_times_ms().items():
-            if not OLDEST_MS <= time_ms <= self._clock.now_ms() + YEAR_MS:
-                self._has_told_times = True
-                log.warning(
-                    "event_times_look_wrong",
-                    partition=str(partition),
-                    event_time_ms=time_ms,
-                    hint=f"is clicks.time_unit really {self._time_unit!r}?",
-                )
-                return
+        partition = self._pipeline.last_read
+        time_ms = self._pipeline.watermarks.event_time_ms(partition) if partition else None
+        if time_ms is None or OLDEST_MS <= time_ms <= self._clock.now_ms() + YEAR_MS:
+            return
+        self._has_told_times = True
+        log.warning(
+            "event_times_look_wrong",
+            partition=str(partition),
+            event_time_ms=time_ms,
+            hint=f"is clicks.time_unit really {self._time_unit!r}?",
+        )
 
     def _look_at_order(self) -> None:
         ledger = self._pipeline.ledger

@@ -2,6 +2,7 @@
 
 from prometheus_client import Counter
 
+from state.offsets import Partition
 from streamer.metrics import DaemonMetrics
 from streamer.pipeline import Pipeline
 from streamer.publishing.publisher import Committed, Published, Publisher
@@ -31,8 +32,8 @@ class Observer:
         metrics.uncommitted.set(publisher.uncommitted)
         if lag is not None:
             metrics.lag.set(lag)
-        for partition, time_ms in pipeline.watermarks.event_times_ms().items():
-            metrics.watermark.labels(partition.topic, partition.number).set(time_ms / 1000)
+        if pipeline.last_read is not None:
+            self._set_watermark(pipeline.last_read)
 
     def restored(self, publisher: Publisher, committed_ms: int) -> None:
         """Take over the generation and the version that a start goes on from."""
@@ -41,6 +42,8 @@ class Observer:
             self._metrics.committed.set(committed_ms / 1000)
         if publisher.published is not None:
             self._set_version(publisher.published)
+        for partition in self._pipeline.watermarks.partitions:
+            self._set_watermark(partition)
 
     def commit(self, committed: Committed, now_ms: int) -> None:
         """Take over what a commit was."""
@@ -52,6 +55,12 @@ class Observer:
         """Take over what a version is."""
         self._set_version(published)
         self._metrics.build_seconds.observe(published.seconds)
+
+    def _set_watermark(self, partition: Partition) -> None:
+        time_ms = self._pipeline.watermarks.event_time_ms(partition)
+        if time_ms is not None:
+            gauge = self._metrics.watermark.labels(partition.topic, partition.number)
+            gauge.set(time_ms / 1000)
 
     def _set_version(self, published: Published) -> None:
         self._metrics.version.set(published.name.number)

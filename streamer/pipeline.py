@@ -72,6 +72,8 @@ class Pipeline:
             sections.get("windows", Section()),
         )
         self._trainer = Trainer(config.training, self.store)
+        self._ended: set[Partition] = set()
+        self.last_read: Partition | None = None
 
     @property
     def clicks(self) -> int:
@@ -96,7 +98,9 @@ class Pipeline:
         self.watermarks.idle_for(quiet, now, self._config.sessions.idle_timeout_seconds)
         if batch is None:
             return 0
-        self.watermarks.declare_idle(p for p in source.ended() if p != batch.partition)
+        ended = set(source.ended()) - self._ended - {batch.partition}
+        self.watermarks.declare_idle(ended)
+        self._ended |= ended
         self.apply(batch)
         return batch.n_read
 
@@ -110,6 +114,7 @@ class Pipeline:
         for reason, n in batch.filtered.items():
             self.ledger.filter(reason, n)
         partition = self.watermarks.index_of(batch.partition)
+        self.last_read = batch.partition
         ids = Ids(batch.item_keys, batch.item_starts, batch.item_lengths, batch.buffer)
         begin = 0
         while begin < len(batch):

@@ -241,6 +241,6 @@ def _new_arrays() -> layout.Windows:
         clicks=np.zeros((_FIRST_ROOM, 5), np.int64),
         items=np.zeros(_FIRST_ROOM, np.uint64),
         weights=np.zeros(_FIRST_ROOM, np.float32),
-        partitions=np.empty((0, layout.ROOT + 1), np.int64),
+        partitions=np.empty((0, layout.PARTITION_COLUMNS), np.int64),
         counters=counters,
     )

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kernels.hashing import hash_spans
-from kernels.windows import IDLE, NEVER, ROOT, WATERMARK
+from kernels.windows import IDLE, NEVER, PARTITION_COLUMNS, ROOT, WATERMARK
 from state.offsets import Partition
 from state.sections import Section
 
@@ -18,8 +18,8 @@ UNWATCHED_SECONDS = 5.0
 class Watermarks:
     """The partitions of a stream in the order in which they were first seen.
 
-    `rows` (n_partitions, ROOT + 1) is what the kernels read and write. A partition's draws are
-    keyed by a hash of its name, so that they do not depend on that order.
+    `rows` (n_partitions, PARTITION_COLUMNS) is what the kernels read and write. A partition's draws
+    are keyed by a hash of its name, so that they do not depend on that order.
 
     >>> watermarks = Watermarks(Section())
     >>> watermarks.index_of(Partition("clicks", 3))
@@ -30,7 +30,7 @@ class Watermarks:
 
     def __init__(self, section: Section) -> None:
         self.partitions: list[Partition] = []
-        self.rows = np.empty((0, ROOT + 1), np.int64)
+        self.rows = np.empty((0, PARTITION_COLUMNS), np.int64)
         self.keys = np.empty(0, np.uint64)
         self._index: dict[Partition, int] = {}
         self._idle_since: dict[Partition, float] = {}
@@ -44,7 +44,7 @@ class Watermarks:
         if partition not in self._index:
             self._index[partition] = len(self.partitions)
             self.partitions.append(partition)
-            row = np.zeros((1, ROOT + 1), np.int64)
+            row = np.zeros((1, PARTITION_COLUMNS), np.int64)
             row[0, [WATERMARK, ROOT]] = NEVER, -1
             self.rows = np.concatenate([self.rows, row])
             self.keys = np.concatenate([self.keys, [_key(partition)]])
@@ -67,13 +67,17 @@ class Watermarks:
         self._idle_since = {p: self._idle_since.get(p, now) for p in quiet}
         self.declare_idle(p for p, since in self._idle_since.items() if now - since >= timeout)
 
+    def event_time_ms(self, partition: Partition) -> int | None:
+        """Return the watermark of a partition, None if it has none."""
+        at = self._index.get(partition)
+        if at is None or self.rows[at, WATERMARK] == NEVER:
+            return None
+        return int(self.rows[at, WATERMARK])
+
     def event_times_ms(self) -> dict[Partition, int]:
         """Return the watermark of each partition that has one."""
-        return {
-            partition: int(self.rows[at, WATERMARK])
-            for at, partition in enumerate(self.partitions)
-            if self.rows[at, WATERMARK] != NEVER
-        }
+        times = ((partition, self.event_time_ms(partition)) for partition in self.partitions)
+        return {partition: time for partition, time in times if time is not None}
 
     def snapshot(self) -> Section:
         """Return what a restart needs."""

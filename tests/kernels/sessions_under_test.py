@@ -42,7 +42,7 @@ def new_tiles(capacity, window):
 def new_windows(n_partitions, room=ROOM):
     counters = np.zeros(11, np.int64)
     counters[[windows.FREE_WINDOW, windows.FREE_CLICK]] = -1
-    partitions = np.zeros((n_partitions, windows.ROOT + 1), np.int64)
+    partitions = np.zeros((n_partitions, windows.PARTITION_COLUMNS), np.int64)
     partitions[:, windows.WATERMARK] = windows.NEVER
     partitions[:, windows.ROOT] = -1
     return windows.Windows(
