@@ -48,8 +48,8 @@ def run(port: int, seconds: float | None, *, is_quiet: bool) -> dict[str, Any]:
     """Run until `seconds` after the first click, or a signal; return the summary.
 
     Everything it writes lies in a temporary directory and goes with it, unless a second signal
-    forces it to end at once. What a person watches
-    goes to standard error if `is_quiet`, so that standard output holds the summary alone.
+    forces it to end at once. What a person watches goes to standard error if `is_quiet`, so that
+    standard output holds the summary alone.
     """
     out = sys.stderr if is_quiet else sys.stdout
     # An index that is still being built may write into what is being removed.
