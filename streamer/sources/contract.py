@@ -61,8 +61,7 @@ class Source(Protocol):
     def marks(self) -> Mapping[Partition, str]:
         """Return what identifies the content before each position; never blocks.
 
-        A partition of which nothing has been read has no mark; nor has one whose broker vouches
-        for what its offsets mean.
+        A partition of which nothing has been read may have no mark.
         """
 
     def lag(self) -> Lag:

@@ -77,6 +77,8 @@ class KafkaClicks:
             self.close()
             raise
         self._unwatched = deque(self._partitions)
+        ids = ((p, self._consumer.topic_id(p.topic)) for p in self._partitions)
+        self._marks = {partition: found for partition, found in ids if found is not None}
 
     def partitions(self) -> tuple[Partition, ...]:
         """Return the partitions of the topics, in the order of the configuration."""
@@ -100,6 +102,7 @@ class KafkaClicks:
             places[partition] = offsets.get(partition, begin[partition])
             _check_range(partition, places[partition], first[partition], end[partition])
         self._check_none_gone(offsets)
+        self._check_none_anew(offsets, marks)
         self._consumer.assign([TopicPartition(*partition) for partition in places])
         for partition, offset in places.items():
             self._consumer.seek(TopicPartition(*partition), offset)
@@ -156,8 +159,8 @@ class KafkaClicks:
         return Offsets({**self._elsewhere, **self._next})
 
     def marks(self) -> Mapping[Partition, str]:
-        """Return nothing: the broker never gives an offset to another record."""
-        return {}
+        """Return the id of each partition's topic: under it no offset is given twice."""
+        return self._marks
 
     def lag(self) -> Lag:
         """Return how many offsets lie before the ends that `seek` and the last fetches saw."""
@@ -219,6 +222,16 @@ class KafkaClicks:
                 msg = (
                     f"{partition}: expected to go on at offset {offset}, found no such partition "
                     f"at {self._where()}; was the topic made anew? {_WAY_OUT}"
+                )
+                raise BrokerError(msg)
+
+    def _check_none_anew(self, offsets: Offsets, marks: Mapping[Partition, str]) -> None:
+        for partition, found in self._marks.items():
+            if (mark := marks.get(partition, found)) != found:
+                msg = (
+                    f"{partition}: expected to go on at offset {offsets[partition]} of the topic "
+                    f"with id {mark}, found one with id {found}: it was made anew since, and its "
+                    f"offsets are those of other clicks; {_WAY_OUT}"
                 )
                 raise BrokerError(msg)
 

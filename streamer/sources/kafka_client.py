@@ -61,6 +61,18 @@ _ATTEMPT = re.compile(
 _HANGS_UP = ", as a broker does that refuses the password or wants another security_protocol"
 
 
+class Consumer(KafkaConsumer):  # type: ignore[misc]  # kafka-python has no types
+    """A consumer that tells which topic it is that has a name now."""
+
+    def topic_id(self, topic: str) -> str | None:
+        """Return the id that the last metadata had, which a topic of that name made anew has not.
+
+        Never blocks. None from a broker older than 2.8.
+        """
+        found = self._client.cluster.topic_id(topic)
+        return None if found is None else str(found)
+
+
 def check_client(settings: KafkaSource) -> None:
     """Raise `ConfigError` that lists each `client` setting that cannot be used."""
     faults = [
@@ -85,7 +97,7 @@ def check_client(settings: KafkaSource) -> None:
 
 
 def connect(settings: KafkaSource, group_id: str | None = None) -> Any:
-    """Return a `KafkaConsumer` that has reached a broker.
+    """Return a `Consumer` that has reached a broker.
 
     Blocks for at most `connect_timeout_seconds`. Raises `ConfigError` when kafka-python refuses
     the settings, and `BrokerError` when no broker answers or lets us in.
@@ -100,7 +112,7 @@ def connect(settings: KafkaSource, group_id: str | None = None) -> Any:
     where = ", ".join(settings.bootstrap_servers)
     with _causes() as causes:
         try:
-            return KafkaConsumer(kafka_client=client, **_configs(settings, group_id))
+            return Consumer(kafka_client=client, **_configs(settings, group_id))
         except (KafkaConfigurationError, AssertionError, TypeError, ValueError) as error:
             _close(started)
             msg = f"source.kafka: expected settings that kafka-python accepts, found: {error}"

@@ -198,3 +198,26 @@ def test_a_missing_topic_is_named(over_kafka):
     assert ended.code == 3
     (line,) = ended.complaints
     assert line.startswith("livevec: source.kafka.topics: expected topic 'no-such-topic'")
+
+
+def test_a_topic_that_was_made_anew_is_one_line_and_its_offsets_are_not_believed(
+    over_kafka, broker, admin, producer, topic
+):
+    rows = clicks(600)
+    produce(producer, topic, rows)
+    running = over_kafka.start()
+    wait_for(has_committed(over_kafka, 600), "all clicks")
+    running.terminated()
+
+    admin.delete_topics([topic])
+    wait_for(lambda: topic not in admin.list_topics(), "the end of the topic")
+    admin.create_topics({topic: {"num_partitions": N_PARTITIONS}}, wait_for_metadata=True)
+    with KafkaProducer(bootstrap_servers=broker.bootstrap) as fresh:
+        produce(fresh, topic, rows)
+    ended = over_kafka.run()
+
+    assert ended.code == 3
+    (line,) = ended.complaints
+    assert "was made anew since" in line
+    assert line.endswith("to begin anew, name another store.directory")
+    assert over_kafka.committed() == 600

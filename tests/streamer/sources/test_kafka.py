@@ -125,6 +125,32 @@ def test_a_batch_is_of_one_partition_and_partitions_take_turns(new_topic, produc
     assert all(batch.n_read <= 10 for batch in batches)
 
 
+def test_a_topic_that_was_made_anew_is_refused(admin, new_topic, producer, open_source):
+    topic = new_topic(2)
+    for index in range(2):
+        send(producer, topic, map(click, range(5)), index)
+    source = open_source(topic)
+    read_to_end(source)
+    offsets, marks = source.position(), source.marks()
+    assert set(marks) == set(offsets)
+    again = open_source(topic, offsets=offsets)
+    again.seek(offsets, marks)
+    admin.delete_topics([topic])
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while topic in admin.list_topics():
+        assert time.monotonic() < deadline, "the topic is still there"
+    admin.create_topics({topic: {"num_partitions": 2}}, wait_for_metadata=True)
+    with KafkaProducer(bootstrap_servers=again._settings.bootstrap_servers) as fresh:
+        for index in range(2):
+            send(fresh, topic, map(click, range(5, 15)), index)
+
+    anew = open_source(topic)  # from nothing it may be read
+
+    assert len(all_items(read_to_end(anew))) == 20
+    with pytest.raises(BrokerError, match=r"offset 5 of the topic with id .* was made anew since"):
+        anew.seek(offsets, marks)
+
+
 def test_records_without_key_or_value_are_counted(new_topic, producer, open_source):
     topic = new_topic()
     producer.send(topic, key=None, value=click(1), partition=0)
