@@ -3,6 +3,8 @@
 import re
 import resource
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 
 from state.offsets import Partition
 from tests.system.runs import (
+    PROJECT,
     adds_up,
     append_csv,
     clicks,
@@ -383,6 +386,17 @@ def test_a_file_that_opens_and_cannot_be_read_is_one_line(livevec):
     line = refused(livevec.run(), 2)
 
     assert "/proc/self/mem: expected a file that can be read" in line
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_are_no_error(with_clicks, closed):
+    with_clicks.run("check-config")  # writes the configuration
+    command = f'exec "{sys.executable}" -m streamer run --config "{with_clicks.config}" {closed}'
+
+    done = subprocess.run(["sh", "-c", command], cwd=PROJECT, check=False)
+
+    assert done.returncode == 0
+    assert with_clicks.committed() == N
 
 
 def test_a_bug_is_told_with_its_trace_and_commits_nothing(with_clicks):
