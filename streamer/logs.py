@@ -8,7 +8,7 @@ from typing import TextIO
 import structlog
 
 from streamer.clock import Clock
-from streamer.config import Log
+from streamer.settings.process import Log
 
 QUIET_SECONDS = 1.5
 

@@ -9,12 +9,13 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from streamer.clock import SystemClock
-from streamer.config import Config, Serving
+from streamer.config import Config
 from streamer.errors import ConfigError, NotReady
 from streamer.http import HttpServer
 from streamer.metrics import ServingMetrics
 from streamer.serving.routes import create_app
 from streamer.serving.searcher import Searcher
+from streamer.settings.process import Serving
 
 _FORCED = 1
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from kernels.topk import largest
 from state.index import IVF, LSH, RECALL_AT
 from state.publication import Version
-from streamer.config import Serving
 from streamer.errors import InvalidQuery, UnknownItem
+from streamer.settings.process import Serving
 
 Vector = NDArray[np.float32]
 Rows = NDArray[np.int64]

@@ -16,7 +16,6 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from state.publication import Version
-from streamer.config import Serving
 from streamer.errors import InvalidQuery, NotReady, QueryError, UnknownItem
 from streamer.serving.ranking import Answer, Options, Searchable
 from streamer.serving.schema import (
@@ -29,6 +28,7 @@ from streamer.serving.schema import (
     encode,
 )
 from streamer.serving.searcher import Searcher
+from streamer.settings.process import Serving
 
 MAX_BODY_BYTES = 1 << 20
 

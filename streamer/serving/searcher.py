@@ -12,10 +12,10 @@ import structlog
 from state.errors import DamagedVersion, RecallBelowFloor, StateError, Superseded
 from state.publication import Version, VersionName, open_version, read_current
 from streamer.clock import Clock
-from streamer.config import Serving
 from streamer.errors import NotReady
 from streamer.metrics import ServingMetrics
 from streamer.serving.ranking import Options, Searchable
+from streamer.settings.process import Serving
 
 _WARMING_QUERIES = 8
 

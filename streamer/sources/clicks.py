@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from kernels.clicks import MAX_ITEM_BYTES, parse_json, split_csv
 from kernels.hashing import hash_spans
 from state.offsets import Partition
-from streamer import config
 from streamer.errors import ConfigError, InvalidEvent
+from streamer.settings import sources as config
 from streamer.sources.event_times import column_to_ms, to_ms
 
 # Ids of different kinds are hashed under different seeds: user "5" is not session "5".
@@ -55,6 +55,7 @@ class DeadLetter:
     reason: str
     detail: str
     raw: bytes
+    key: bytes | None = None  # of the Kafka record
 
 
 @dataclass(frozen=True, slots=True)

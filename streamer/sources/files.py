@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from state.offsets import Offsets, Partition
-from streamer import config
 from streamer.clock import Clock
 from streamer.errors import ConfigError
+from streamer.settings import sources as config
 from streamer.sources.clicks import (
     ClickBatch,
     CsvDecoder,

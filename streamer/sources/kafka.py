@@ -11,9 +11,9 @@ from kafka.errors import KafkaError, OffsetOutOfRangeError
 from kafka.structs import OffsetAndMetadata
 
 from state.offsets import Offsets, Partition
-from streamer import config
 from streamer.clock import Clock
 from streamer.errors import BrokerError, StreamError
+from streamer.settings import sources as config
 from streamer.sources.clicks import ClickBatch, JsonDecoder
 from streamer.sources.contract import Lag
 from streamer.sources.kafka_client import (

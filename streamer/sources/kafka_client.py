@@ -14,8 +14,8 @@ from kafka import KafkaConsumer
 from kafka.errors import KafkaConfigurationError, KafkaError
 from pydantic import TypeAdapter, ValidationError
 
-from streamer.config import KafkaSource
 from streamer.errors import BrokerError, ConfigError, StreamError
+from streamer.settings.sources import KafkaSource
 
 log = structlog.get_logger()
 

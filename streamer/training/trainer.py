@@ -7,7 +7,7 @@ from kernels.sgns import Learning, Scratch
 from kernels.tiles import Tiles
 from kernels.vocabulary import Ids
 from state.store import Store
-from streamer.config import Training
+from streamer.settings.stream import Training
 
 
 class Trainer:

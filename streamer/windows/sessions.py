@@ -12,7 +12,7 @@ from kernels import table
 from kernels import windows as layout
 from kernels.tiles import Tiles
 from state.sections import Section
-from streamer.config import Sessions
+from streamer.settings.stream import Sessions
 from streamer.windows.watermark import Watermarks
 
 _FIRST_ROOM = 1 << 10

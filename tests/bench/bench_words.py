@@ -21,10 +21,10 @@ import numpy as np
 from state.publication import open_version, read_current
 from streamer import config as settings
 from streamer.clock import SystemClock
-from streamer.config import Log
 from streamer.daemon import Daemon
 from streamer.logs import configure_logs
 from streamer.serving.ranking import Options, Searchable
+from streamer.settings.process import Log
 from streamer.sources.opening import open_source
 
 RARE_SHARE = 0.01

@@ -18,8 +18,8 @@ import zstandard
 from kafka import KafkaAdminClient, KafkaProducer
 
 from state.offsets import Offsets
-from streamer import config
 from streamer.clock import Clock, SystemClock
+from streamer.settings import sources as config
 from streamer.sources.contract import Source
 from streamer.sources.files import FileSource
 from streamer.sources.kafka import KafkaClicks

@@ -8,7 +8,7 @@ import pytest
 
 LOGS = """
 import logging, sys
-from streamer.config import Log
+from streamer.settings.process import Log
 from streamer.logs import configure_logs
 import structlog
 configure_logs(Log(format=sys.argv[1], level=sys.argv[2]))

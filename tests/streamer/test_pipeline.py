@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from state.offsets import Partition
-from streamer.config import FileSource as FileSettings
 from streamer.pipeline import Start
+from streamer.settings.sources import FileSource as FileSettings
 from streamer.sources.files import FileSource
 from streamer.windows.sessions import SessionWindows
 from tests import oracles

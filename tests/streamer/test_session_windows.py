@@ -6,7 +6,7 @@ import pytest
 from kernels import sessions as kernels
 from state.offsets import Partition
 from state.sections import Section
-from streamer.config import Sessions
+from streamer.settings.stream import Sessions
 from streamer.windows import sessions
 from streamer.windows.sessions import SessionWindows
 from streamer.windows.watermark import Watermarks

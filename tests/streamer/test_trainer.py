@@ -6,7 +6,7 @@ import pytest
 from kernels.tiles import Tiles
 from kernels.vocabulary import Ids
 from state.store import Store, StoreSettings
-from streamer.config import Training
+from streamer.settings.stream import Training
 from streamer.training.trainer import Trainer
 from tests import oracles
 

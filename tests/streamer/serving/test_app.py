@@ -17,12 +17,12 @@ from prometheus_client import CollectorRegistry
 from state.index import build
 from streamer import http
 from streamer.clock import SystemClock
-from streamer.config import Serving
 from streamer.errors import ConfigError
 from streamer.metrics import ServingMetrics
 from streamer.serving.app import QueryService
 from streamer.serving.routes import create_app
 from streamer.serving.searcher import Searcher
+from streamer.settings.process import Serving
 from tests.conftest import ManualClock
 from tests.state.catalogue import SMALL, Publisher, catalogue, items_of
 
@@ -382,7 +382,9 @@ def test_a_host_that_is_not_ours_is_one_line_that_names_the_setting(searcher):
 SERVE = """
 import sys
 from pathlib import Path
-from streamer.config import Config, Publish, Serving
+from streamer.config import Config
+from streamer.settings.process import Serving
+from streamer.settings.stream import Publish
 from streamer.serving.app import serve
 publish = Publish(directory=Path(sys.argv[1]))
 sys.exit(serve(Config(publish=publish, serving=Serving(port=0, refresh_seconds=0.01))))

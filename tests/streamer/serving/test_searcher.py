@@ -14,11 +14,11 @@ from structlog.testing import capture_logs
 from state.index import BuiltIndex, build
 from state.manifest import GenerationName
 from streamer.clock import SystemClock
-from streamer.config import Serving
 from streamer.errors import InvalidQuery, NotReady, UnknownItem
 from streamer.metrics import ServingMetrics
 from streamer.serving.ranking import Options
 from streamer.serving.searcher import Searcher
+from streamer.settings.process import Serving
 from tests.state.catalogue import SMALL, Publisher, catalogue, items_of
 
 B = 0.1  # of sessions, the default

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from state.offsets import Partition
-from streamer import config
 from streamer.errors import ConfigError
+from streamer.settings import sources as config
 from streamer.sources.clicks import (
     MAX_RAW_BYTES,
     REASONS,

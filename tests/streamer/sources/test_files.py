@@ -9,8 +9,8 @@ import pytest
 import zstandard
 
 from state.offsets import Offsets, Partition
-from streamer import config
 from streamer.errors import ConfigError
+from streamer.settings import sources as config
 from streamer.sources import lines
 from streamer.sources.clicks import MAX_RECORD_BYTES
 from streamer.sources.files import Aborted, Fault, FileSource, ScriptedSource

@@ -13,8 +13,8 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from deploy.broker.broker import Broker
 from state.offsets import Offsets, Partition
 from streamer.clock import SystemClock
-from streamer.config import Clicks, KafkaSource
 from streamer.errors import BrokerError, ConfigError
+from streamer.settings.sources import Clicks, KafkaSource
 from streamer.sources.clicks import ClickBatch
 from streamer.sources.kafka import KafkaClicks
 from streamer.sources.kafka_client import GroupOffsets, check_client, connect

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from state.offsets import Offsets, Partition
-from streamer import config
 from streamer.errors import ConfigError
+from streamer.settings import sources as config
 from streamer.sources.clicks import JsonDecoder
 from streamer.sources.simulated import (
     CHUNK,

@@ -1,0 +1,1 @@
+"""The sections of the configuration: every setting with its default, unit and help text."""
