@@ -66,10 +66,11 @@ class Lineage:
 class Tenure:
     """The right to write under one term, until a newer one exists or its file is gone."""
 
-    def __init__(self, directory: Path, term: int, file: Identity | None) -> None:
+    def __init__(self, directory: Path, term: int, file: Identity | None, run: str) -> None:
         self._directory = directory
         self._file = file
         self.term = term
+        self.run = run
 
     def check(self) -> None:
         """Raise `Superseded` if a newer term exists, or ours is no longer what we hold."""
@@ -89,6 +90,10 @@ class Tenure:
                 "directory was removed; nothing more is written, stop this process"
             )
             raise Superseded(message)
+
+    def wrote(self, term: int, run: str) -> bool:
+        """Return whether that run of that term is one of this directory's."""
+        return _line(self._directory, term).get("run") == run
 
     def owner(self) -> str | None:
         """Return the id of the state in our directory; None before its first commit."""
@@ -110,7 +115,9 @@ class Hold:
         was quicker.
         """
         term = self._next_term
+        run = os.urandom(4).hex()
         line = {
+            "run": run,
             "restored": None if restored is None else str(restored),
             "last_number": last_number(self._directory),
             "pid": os.getpid(),
@@ -123,7 +130,7 @@ class Hold:
         self.release()
         self._descriptor = descriptor
         self._next_term = term + 1
-        return Tenure(self._directory, term, durable.identity(descriptor))
+        return Tenure(self._directory, term, durable.identity(descriptor), run)
 
     def release(self) -> None:
         """Let go of the directory; may be called again."""

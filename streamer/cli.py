@@ -49,6 +49,10 @@ def run(
     generation: Annotated[
         int | None, typer.Option(help="Go on from this generation instead of the newest.")
     ] = None,
+    take_group: Annotated[
+        bool,
+        typer.Option("--take-group", help="Write over what others have committed to our group."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Learn from the configured source until it ends or a SIGTERM comes."""
@@ -57,7 +61,7 @@ def run(
     clock = SystemClock()
     daemon = Daemon(
         loaded,
-        open_source(loaded, clock),
+        open_source(loaded, clock, take_group=take_group),
         clock,
         generation=generation,
         on_progress=kernel_progress(sys.stderr, clock),

@@ -27,10 +27,11 @@ from streamer.health import Health, monitoring_app
 from streamer.http import HttpServer
 from streamer.metrics import DaemonMetrics
 from streamer.observer import Observer
+from streamer.obstacles import Obstacle, Obstacles
 from streamer.pace import Pace
 from streamer.pipeline import Pipeline, Start
 from streamer.publishing.publisher import Committed, Publisher
-from streamer.sources.contract import Source
+from streamer.sources.contract import Claim, Source
 from streamer.sources.dead_letters import DeadLetters
 
 log = structlog.get_logger()
@@ -109,9 +110,8 @@ class Daemon:
         seconds = round(self._clock.monotonic() - started, 3)
         log.info("kernels_compiled", kernels=n_kernels, seconds=seconds)
         pipeline, publisher = self._restore()
-        self._source.seek(pipeline.offsets, pipeline.marks)
-        is_new = pipeline.begin_at(self._source.position(), self._source.partitions())
-        publisher.begin(is_new=is_new)
+        self._source.seek(pipeline.offsets, pipeline.marks())
+        publisher.begin(is_new=pipeline.begin_at(self._source))
         self.pipeline, self.publisher = pipeline, publisher
         self.health.ready()
         self.started.set()
@@ -142,11 +142,12 @@ class Daemon:
             position=[f"{partition}:{at}" for partition, at in pipeline.offsets.items()],
         )
         publisher = Publisher(config, pipeline, checkpoints, publications, self._clock)
-        observer = Observer(self.metrics, pipeline)
+        observer = Observer(self.metrics, pipeline, self._clock)
         if found:
             publisher.adopt(found)
             observer.restored(publisher, found.manifest.created_ms)
-        publisher.on_commit = lambda one: self._on_commit(observer, one, tenure.term)
+        self._source.claim(Claim(pipeline.store.space_id, tenure, is_fresh=found is None))
+        publisher.on_commit = lambda one: self._on_commit(observer, one)
         publisher.on_publish = observer.version
         self.metrics.term.set(tenure.term)
         self._observer = observer
@@ -179,34 +180,33 @@ class Daemon:
         pace = Pace(self._clock, self._config.source.max_clicks_per_second)
         doubts = Doubts(pipeline, self._clock, self._config.clicks.time_unit)
         log.info("polling", seconds=round(self._clock.monotonic() - self._made_at, 3))
-        is_waiting = False
+        obstacles = Obstacles(self.health, self._clock)
         while not self._stopping.is_set():
             self.health.turn()
             publisher.tick()
-            if publisher.must_wait != is_waiting:
-                is_waiting = publisher.must_wait
-                self._wait_or_go_on(is_waiting, publisher.uncommitted)
-            if is_waiting:
+            if self._must_wait(publisher, obstacles):
                 self._clock.sleep(WAIT_SECONDS)
                 continue
             n_read = pipeline.step(self._source, POLL_SECONDS, pace.allowance())
             pace.took(n_read)
-            self._observer.batch(publisher, self._source.lag().clicks)
+            trouble = self._source.trouble()
+            obstacles.note(Obstacle.BROKER, trouble)
+            self._observer.batch(publisher, is_broker_up=trouble is None)
             doubts.look()
             if n_read == 0 and self._source.is_exhausted():
                 return True
         return False
 
-    def _wait_or_go_on(self, is_waiting: bool, uncommitted: int) -> None:
+    def _must_wait(self, publisher: Publisher, obstacles: Obstacles) -> bool:
         """Pause reading while too much is not durable, so that retention is never outrun."""
-        if is_waiting:
-            self._source.pause()
-            self.health.not_ready(f"{uncommitted} clicks are not yet durable; reading is paused")
-            log.warning("reading_paused", uncommitted_clicks=uncommitted)
-        else:
+        if not publisher.must_wait:
             self._source.resume()
-            self.health.ready()
-            log.info("reading_resumed")
+            obstacles.note(Obstacle.UNCOMMITTED, None)
+            return False
+        self._source.pause()
+        n = publisher.uncommitted
+        obstacles.note(Obstacle.UNCOMMITTED, f"{n} clicks are not yet durable; reading is paused")
+        return True
 
     def _drain(
         self, pipeline: Pipeline, publisher: Publisher, *, is_exhausted: bool
@@ -219,7 +219,7 @@ class Daemon:
             n_closed = pipeline.finish()
         assert pipeline.missing == 0, f"{pipeline.missing} clicks are nowhere"
         publisher.finish(self._drained_by, publish=is_exhausted, is_changed=n_closed > 0)
-        self._observer.batch(publisher, self._source.lag().clicks)
+        self._observer.batch(publisher, is_broker_up=self._source.trouble() is None)
         summary = summary_of(pipeline, publisher)
         if summary["dead_lettered"]:
             log.warning(
@@ -230,9 +230,9 @@ class Daemon:
         log.info("drained", **summary)
         return summary
 
-    def _on_commit(self, observer: Observer, committed: Committed, term: int) -> None:
-        self._source.publish_position(committed.offsets, term)
-        observer.commit(committed, self._clock.now_ms())
+    def _on_commit(self, observer: Observer, committed: Committed) -> None:
+        self._source.publish_position(committed.offsets)
+        observer.commit(committed)
 
     def _close(self) -> None:
         """Release everything, the source first and the metrics last; an error stops none of it."""

@@ -25,6 +25,8 @@ class Ledger:
         self.pairs: int = values.get("pairs", 0)
         self.filtered: Counter[str] = Counter(values.get("filtered", {}))
         self.dead_lettered: Counter[str] = Counter(values.get("dead_lettered", {}))
+        # Never read, so no part of the sum.
+        self.lost: Counter[str] = Counter(values.get("lost", {}))
 
     def filter(self, reason: str, n: int) -> None:
         """Count clicks that are left out for a reason that is no fault of theirs."""
@@ -47,6 +49,7 @@ class Ledger:
             "pairs": self.pairs,
             "filtered_by_reason": _ordered(self.filtered),
             "dead_lettered_by_reason": _ordered(self.dead_lettered),
+            "lost": self.lost.total(),
         }
 
     def snapshot(self) -> Section:
@@ -58,6 +61,7 @@ class Ledger:
                 "pairs": self.pairs,
                 "filtered": _ordered(self.filtered),
                 "dead_lettered": _ordered(self.dead_lettered),
+                "lost": _ordered(self.lost),
             }
         )
 

@@ -14,6 +14,7 @@ from prometheus_client import (
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _QUERY_BUCKETS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
+_STEP_BUCKETS = (0.0001, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 _BUILD_BUCKETS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 
 
@@ -63,11 +64,56 @@ class ServingMetrics:
         )
 
 
+class SourceMetrics:
+    """The metrics of what clicks come from; `streamer.observer` sets them."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        by_partition = ["topic", "partition"]
+        self.clicks_lost = counter(
+            "livevec_clicks_lost", "Clicks passed over unread, as a policy allows", ["reason"]
+        )
+        self.lag = gauge("livevec_source_lag_clicks", "Clicks that wait to be read")
+        self.partition_lag = gauge(
+            "livevec_source_partition_lag_clicks", "Clicks that wait to be read", by_partition
+        )
+        self.held_back = gauge(
+            "livevec_source_held_back_clicks",
+            "Clicks behind a producer's open transaction, which nobody may read yet",
+            by_partition,
+        )
+        self.held_back_seconds = gauge(
+            "livevec_source_held_back_seconds",
+            "Since when the last stable offset has stood still before the end; 0 when it has not",
+            by_partition,
+        )
+        self.broker_up = gauge(
+            "livevec_broker_up", "1 while all brokers and topics answer, 0 while one does not"
+        )
+        self.poll_seconds = Histogram(
+            "livevec_poll_duration_seconds",
+            "From asking for clicks to having some, or none",
+            registry=registry,
+            buckets=_STEP_BUCKETS,
+        )
+        self.watermark = gauge(
+            "livevec_watermark_timestamp_seconds",
+            "Event time up to which a partition is complete",
+            by_partition,
+        )
+        self.watermark_age = gauge(
+            "livevec_watermark_age_seconds",
+            "Time since the event time up to which a partition is complete",
+            by_partition,
+        )
+
+
 class DaemonMetrics:
     """The metrics of the daemon; `streamer.observer` sets them."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
+        self.source = SourceMetrics(registry)
         counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
         by_reason = ["reason"]
         self.term = gauge("livevec_term", "Term under which the daemon writes")
@@ -91,17 +137,20 @@ class DaemonMetrics:
             "dropped counts clicks that a window no longer keeps",
             ["event"],
         )
-        self.lag = gauge("livevec_source_lag_clicks", "Clicks that wait to be read")
-        self.uncommitted = gauge("livevec_uncommitted_clicks", "Clicks not yet durable")
-        self.watermark = gauge(
-            "livevec_watermark_timestamp_seconds",
-            "Event time up to which a partition is complete",
-            ["topic", "partition"],
+        self.batch_seconds = Histogram(
+            "livevec_batch_duration_seconds",
+            "From a batch of clicks to its trained tiles",
+            registry=registry,
+            buckets=_STEP_BUCKETS,
         )
+        self.uncommitted = gauge("livevec_uncommitted_clicks", "Clicks not yet durable")
         self.generation = gauge("livevec_generation_number", "Newest committed generation")
         self.committed = gauge(
             "livevec_generation_committed_timestamp_seconds",
             "When the newest generation was committed",
+        )
+        self.generation_age = gauge(
+            "livevec_generation_age_seconds", "Time since the newest generation was committed"
         )
         self.commit_seconds = Histogram(
             "livevec_commit_duration_seconds",

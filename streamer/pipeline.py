@@ -1,5 +1,6 @@
 """The stages composed; `step()` advances them once and returns what it did."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -18,9 +19,10 @@ from streamer.config import Config
 from streamer.ledger import Ledger
 from streamer.publishing.publisher import Cut
 from streamer.sources.clicks import MAX_RAW_BYTES, ClickBatch, DeadLetter
-from streamer.sources.contract import Source
+from streamer.sources.contract import Lag, Source
 from streamer.sources.dead_letters import DeadLetters
 from streamer.training.trainer import Trainer
+from streamer.windows.alignment import Alignment
 from streamer.windows.sessions import SessionWindows
 from streamer.windows.watermark import Watermarks
 
@@ -60,7 +62,7 @@ class Pipeline:
         self._dead_letters = dead_letters
         self._clock = clock
         self.offsets = start.offsets
-        self.marks = start.marks
+        self._marks = start.marks
         sections = start.sections
         self.store = Store(_store_settings(config), sections, start.space_id)
         self.ledger = Ledger(sections.get("ledger", Section()))
@@ -72,8 +74,14 @@ class Pipeline:
             sections.get("windows", Section()),
         )
         self._trainer = Trainer(config.training, self.store)
+        self._alignment = Alignment(config.source.max_ahead_seconds)
+        self._lost_before = Counter(self.ledger.lost)
+        self._source: Source | None = None
         self._ended: set[Partition] = set()
         self.last_read: Partition | None = None
+        self.lag = Lag(None)
+        self.poll_seconds = 0.0
+        self.batch_seconds: float | None = None
 
     @property
     def clicks(self) -> int:
@@ -91,9 +99,13 @@ class Pipeline:
         Blocks for at most the timeout and the training of one batch. After an error nothing of
         this object may be committed.
         """
-        batch = source.poll(timeout_seconds, max_clicks)
-        self.marks = {**self.marks, **source.marks()}
+        self._source = source
+        n = self._align(source, max_clicks)
+        begun = self._clock.monotonic()
+        batch = source.poll(timeout_seconds, n)
+        self._count_losses(source)
         now = self._clock.monotonic()
+        self.poll_seconds, self.batch_seconds = now - begun, None
         quiet = [p for p in source.caught_up() if batch is None or p != batch.partition]
         self.watermarks.idle_for(quiet, now, self._config.sessions.idle_timeout_seconds)
         if batch is None:
@@ -101,7 +113,12 @@ class Pipeline:
         ended = set(source.ended()) - self._ended - {batch.partition}
         self.watermarks.declare_idle(ended)
         self._ended |= ended
+        before = self.watermarks.event_time_ms(batch.partition)
         self.apply(batch)
+        self.batch_seconds = self._clock.monotonic() - now
+        after = self.watermarks.event_time_ms(batch.partition)
+        if before is not None and after is not None:
+            self._alignment.took(batch.n_read, after - before)
         return batch.n_read
 
     def apply(self, batch: ClickBatch) -> None:
@@ -121,17 +138,18 @@ class Pipeline:
             begin += self._apply_from(batch, ids, partition, begin)
         self.offsets = self.offsets.advance(batch.partition, batch.next_offset)
 
-    def begin_at(self, position: Offsets, partitions: Iterable[Partition]) -> bool:
+    def begin_at(self, source: Source) -> bool:
         """Take over where the source stands; return whether the newest generation says otherwise.
 
-        It does where the source has new partitions, and where dead letters were rotated away.
-        Partitions that the source no longer has are idle: nothing of them will come, and others
-        must not wait for them.
+        It does where the source has new partitions or goes on elsewhere, and where dead letters
+        were rotated away. Partitions that the source no longer has are idle: nothing of them will
+        come, and others must not wait for them.
         """
-        is_new = any(partition not in self.offsets for partition in position)
-        self.offsets = Offsets({**self.offsets, **position})
-        self.watermarks.declare_idle(set(self.watermarks.partitions) - set(partitions))
-        return is_new or self._dead_letters.is_rotated
+        before, self._source = self.offsets, source
+        self.offsets = Offsets({**before, **source.position()})
+        self._count_losses(source)
+        self.watermarks.declare_idle(set(self.watermarks.partitions) - set(source.partitions()))
+        return self.offsets != before or self._dead_letters.is_rotated
 
     def refuse_if_nothing_was_usable(self) -> None:
         """Raise `DeadLetterLimit` if all that was ever read has become dead letters."""
@@ -173,9 +191,25 @@ class Pipeline:
                 for partition, watermark in self.watermarks.event_times_ms().items()
             ],
             "dead_letters_bytes": dead_letters_bytes,
-            "marks": [[p.topic, p.number, mark] for p, mark in self.marks.items()],
+            "marks": [[p.topic, p.number, mark] for p, mark in self.marks().items()],
         }
         return Cut(sections, self.offsets, facts, self.clicks)
+
+    def marks(self) -> Mapping[Partition, str]:
+        """Return what identifies the content before each position, of all sources ever read."""
+        return {**self._marks, **(self._source.marks() if self._source is not None else {})}
+
+    def _align(self, source: Source, max_clicks: int) -> int:
+        """Let partitions that run ahead wait; return how many clicks to read at most."""
+        self.lag = source.lag()
+        times = {p: self.watermarks.event_time_ms(p) for p in self.lag.by_partition}
+        known = {partition: time for partition, time in times.items() if time is not None}
+        now = self._clock.monotonic()
+        source.hold_back(self._alignment.ahead(known, self.lag.is_readable, now))
+        return self._alignment.max_clicks(max_clicks)
+
+    def _count_losses(self, source: Source) -> None:
+        self.ledger.lost = self._lost_before + Counter(source.losses())
 
     def _apply_from(self, batch: ClickBatch, ids: Ids, partition: int, begin: int) -> int:
         """Apply the clicks from `begin` on for which there surely is room; return how many."""

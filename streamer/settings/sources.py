@@ -1,10 +1,11 @@
 """Where clicks come from, and what their fields are called."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from streamer.settings.base import Positive, Settings, Share
 
@@ -23,35 +24,72 @@ class FileSource(Settings):
 
 
 class KafkaSource(Settings):
-    """Clicks from Kafka topics; all their partitions are assigned to this daemon."""
+    """Clicks from Kafka topics, whose partitions this daemon assigns itself."""
 
     bootstrap_servers: tuple[str, ...] = Field(min_length=1, description="host:port, one or more")
-    topics: tuple[str, ...] = Field(min_length=1, description="topics of JSON clicks")
+    topics: tuple[str, ...] = Field(min_length=1, description="topics of clicks")
+    partitions: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
+        None,
+        min_length=1,
+        description="of each topic, where several daemons share them, each with a state and a"
+        " group of its own; all by default",
+    )
     group_id: str = Field(
         "livevec", min_length=1, description="carries committed offsets, for lag dashboards only"
     )
-    start: Literal["earliest", "latest"] = Field(
-        "earliest", description="where a first start begins; later starts go on at the manifest"
+    start: str = Field(
+        "earliest",
+        description="where a first start begins: earliest, latest, or a time (ISO 8601, of the"
+        " records); later starts go on at the manifest",
+    )
+    on_recreated_topic: Literal["refuse", "restart"] = Field(
+        "refuse", description="a topic that was deleted and made anew: read it from its beginning?"
+    )
+    on_lost_offsets: Literal["refuse", "skip"] = Field(
+        "refuse", description="clicks that retention deleted unread: go on behind them?"
+    )
+    on_missing_topic: Literal["refuse", "ignore"] = Field(
+        "refuse", description="a topic that is not there: wait for it beside the others?"
+    )
+    on_truncated_log: Literal["refuse", "resume"] = Field(
+        "refuse", description="a log that has lost what was read of it: go on where it was cut?"
     )
     connect_timeout_seconds: Positive = Field(10.0, description="how long a start may take")
     client: Mapping[str, Any] = Field(
         default_factory=dict, description="passed on to kafka-python by its own names"
     )
 
+    @field_validator("start")
+    @classmethod
+    def _start_is_a_place(cls, start: str) -> str:
+        if start not in {"earliest", "latest"}:
+            try:
+                datetime.fromisoformat(start)
+            except ValueError as error:
+                msg = f"expected earliest, latest or an ISO 8601 time, found {start!r}"
+                raise ValueError(msg) from error
+        return start
+
 
 class Source(Settings):
-    """Where clicks come from: exactly one of the two."""
+    """Where clicks come from: files, or Kafka, or files first and then Kafka."""
 
     files: FileSource | None = Field(None, description="clicks from files")
-    kafka: KafkaSource | None = Field(None, description="clicks from Kafka")
+    kafka: KafkaSource | None = Field(None, description="clicks from Kafka, behind those of files")
     max_clicks_per_second: Positive | None = Field(
         None, description="read no faster than this; by default as fast as can be trained"
     )
 
+    max_ahead_seconds: Positive = Field(
+        600.0,
+        description="while there is something to catch up, a partition that is further ahead of"
+        " the others in event time waits for them",
+    )
+
     @model_validator(mode="after")
-    def _not_both(self) -> Self:
-        if self.files is not None and self.kafka is not None:
-            msg = "expected one of files and kafka, found both"
+    def _history_ends(self) -> Self:
+        if self.files is not None and self.kafka is not None and self.files.follow:
+            msg = "expected files that end before kafka begins, found files.follow = true"
             raise ValueError(msg)
         return self
 

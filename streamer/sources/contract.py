@@ -1,18 +1,39 @@
 """What a source promises: poll, seek, pause, position, lag, close."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from state.lease import Tenure
 from state.offsets import Offsets, Partition
 from streamer.sources.clicks import ClickBatch
 
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """How far a source is behind, as far as it knows: `clicks` is None where it does not."""
+    """How far a source is behind, as far as it knows: `clicks` is None where it does not.
+
+    `held_back` are those of `by_partition` that nobody may read yet, and for how long: a
+    producer's open transaction lies before them.
+    """
 
     clicks: int | None
+    by_partition: Mapping[Partition, int] = field(default_factory=dict)
+    held_back: Mapping[Partition, int] = field(default_factory=dict)
+    held_back_seconds: Mapping[Partition, float] = field(default_factory=dict)
+
+    def is_readable(self, partition: Partition) -> bool:
+        """Tell whether a partition has clicks that could be read now."""
+        return self.by_partition.get(partition, 0) > self.held_back.get(partition, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Who reads: the state's space, and the tenure under which its positions are written."""
+
+    space_id: str
+    tenure: Tenure
+    is_fresh: bool  # the state begins with this start
 
 
 class Source(Protocol):
@@ -23,6 +44,12 @@ class Source(Protocol):
 
     def partitions(self) -> tuple[Partition, ...]:
         """Return every partition known now, in the order in which they were found."""
+
+    def claim(self, claim: Claim) -> None:
+        """Say who reads, before `seek`.
+
+        Raises `BrokerError` when somebody else tells the outside that the positions are his.
+        """
 
     def seek(self, offsets: Offsets, marks: Mapping[Partition, str]) -> None:
         """Go to where `offsets` points; a partition that it does not name begins at its start.
@@ -55,6 +82,9 @@ class Source(Protocol):
     def resume(self) -> None:
         """Fetch again. Idempotent."""
 
+    def hold_back(self, partitions: Collection[Partition]) -> None:
+        """Return no clicks of exactly these partitions, until others are named; never blocks."""
+
     def position(self) -> Offsets:
         """Return the next offset of each partition; never blocks."""
 
@@ -67,8 +97,38 @@ class Source(Protocol):
     def lag(self) -> Lag:
         """Return how many clicks wait to be read; never blocks, and may be seconds old."""
 
-    def publish_position(self, offsets: Offsets, term: int) -> None:
-        """Tell the outside (lag dashboards) what has been committed; best effort, never blocks."""
+    def trouble(self) -> str | None:
+        """Return why clicks may not be coming, None if all is well; never blocks."""
+
+    def losses(self) -> Mapping[str, int]:
+        """Return how many clicks this start has passed over unread, by reason; see the policies."""
+
+    def publish_position(self, offsets: Offsets) -> None:
+        """Tell the outside (lag dashboards) what has been committed; best effort, never blocks.
+
+        Where somebody else tells it something, too, a later `poll` raises `BrokerError`.
+        """
 
     def close(self) -> None:
         """Release what is held. Idempotent."""
+
+
+class LocalSource:
+    """What a source answers that no brokers hold, no group shows and no policy passes over."""
+
+    def claim(self, claim: Claim) -> None:
+        """Do nothing: whoever reads leaves no trace."""
+
+    def hold_back(self, partitions: Collection[Partition]) -> None:
+        """Do nothing: partitions are read in an order that is right already."""
+
+    def trouble(self) -> str | None:
+        """Return None: what cannot be read is an error."""
+        return None
+
+    def losses(self) -> Mapping[str, int]:
+        """Return nothing: no click is passed over."""
+        return {}
+
+    def publish_position(self, offsets: Offsets) -> None:
+        """Do nothing: nobody watches."""

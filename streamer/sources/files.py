@@ -22,7 +22,7 @@ from streamer.sources.clicks import (
     Decoder,
     JsonDecoder,
 )
-from streamer.sources.contract import Lag
+from streamer.sources.contract import Lag, LocalSource
 from streamer.sources.lines import Lines, Records, is_compressed
 
 STEP_SECONDS = 0.05  # between two looks at a followed file
@@ -30,7 +30,7 @@ STEP_SECONDS = 0.05  # between two looks at a followed file
 _FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "jsonl", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 
-class FileSource:
+class FileSource(LocalSource):
     """Clicks from files, one file after the other; see `streamer.sources.contract.Source`.
 
     Raises `ConfigError` with every fault of every file: that it cannot be read, or that its
@@ -118,9 +118,6 @@ class FileSource:
     def lag(self) -> Lag:
         """Return 0 at the end; before it, nobody has counted the lines."""
         return Lag(0 if self.is_exhausted() or self._is_waiting else None)
-
-    def publish_position(self, offsets: Offsets, term: int) -> None:
-        """Do nothing: nobody watches."""
 
     def close(self) -> None:
         """Release the open file; polls return None from now on."""

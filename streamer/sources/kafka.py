@@ -1,134 +1,146 @@
 """The source over Kafka."""
 
-from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
-from kafka import TopicPartition
-from kafka.errors import KafkaError, OffsetOutOfRangeError
-from kafka.structs import OffsetAndMetadata
+import structlog
+from kafka.errors import (
+    KafkaError,
+    LogTruncationError,
+    OffsetOutOfRangeError,
+    RetriableError,
+)
 
 from state.offsets import Offsets, Partition
 from streamer.clock import Clock
+from streamer.deadline import Deadline
 from streamer.errors import BrokerError, StreamError
 from streamer.settings import sources as config
 from streamer.sources.clicks import ClickBatch, JsonDecoder
-from streamer.sources.contract import Lag
-from streamer.sources.kafka_client import (
-    CLOSE_TIMEOUT_SECONDS,
-    GroupOffsets,
-    check_client,
-    connect,
+from streamer.sources.contract import Claim, Lag
+from streamer.sources.kafka_client import CLOSE_TIMEOUT_SECONDS, check_client, connect
+from streamer.sources.kafka_cluster import Cluster
+from streamer.sources.kafka_fetches import Fetched, Fetches
+from streamer.sources.kafka_group import Group
+from streamer.sources.kafka_positions import (
+    EXPIRED,
+    TRUNCATED,
+    Beginning,
+    Mark,
+    Positions,
+    made_anew,
 )
+from streamer.sources.kafka_watch import Sight, Watch
+
+log = structlog.get_logger()
 
 NULL_LENGTH = -1
+RETRY_SECONDS = 0.1
+VERIFY_SECONDS = 3.0  # for the last records that were read
+APPEAR_SECONDS = 2.0  # for a topic, of brokers that have just started
 
-
-@dataclass(frozen=True, slots=True)
-class _Fetched:
-    """Records of one partition that have been fetched and not handed out."""
-
-    partition: Partition
-    records: Sequence[Any]
-    next_offset: int
-
-    def split(self, count: int) -> tuple["_Fetched", "_Fetched | None"]:
-        """Return the first `count` records, and what is left of them, if any."""
-        if len(self.records) <= count:
-            return self, None
-        first, rest = self.records[:count], self.records[count:]
-        return (
-            _Fetched(self.partition, first, first[-1].offset + 1),
-            _Fetched(self.partition, rest, self.next_offset),
-        )
+T = TypeVar("T")
 
 
 class KafkaClicks:
-    """Clicks of every partition of the configured topics, all assigned to this process.
+    """Clicks of the configured topics, whose partitions this process assigns itself.
 
     Positions are the manifest's: no group decides them, so that neither a rebalance nor a missing
     group coordinator stands in the way of a click. A batch may hold no click and still go on: the
     end of a transaction takes an offset and is no record. A partition that is added to a topic
-    is found at the next start, and read from its beginning.
+    is found within seconds, and read from its beginning. A broker that goes away is waited for.
 
     Connects when it is made, within `connect_timeout_seconds`. Raises `ConfigError` for settings
     of the client that are not known, `BrokerError` when no broker answers, lets us in or has
-    the topics.
+    the topics. With `take_group` it writes over what others have committed to its group.
     """
 
-    def __init__(self, settings: config.KafkaSource, clicks: config.Clicks, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: config.KafkaSource,
+        clicks: config.Clicks,
+        clock: Clock,
+        *,
+        take_group: bool = False,
+    ) -> None:
         check_client(settings)
         self._settings = settings
         self._clock = clock
+        self._take_group = take_group
         self._decoder = JsonDecoder(clicks)
-        self._consumer = connect(settings)
-        self._group = GroupOffsets(settings)
-        self._max_records: int = self._consumer.config["max_poll_records"]
-        self._fetched: deque[_Fetched] = deque()
-        self._next: dict[Partition, int] = {}
-        self._first_ends: dict[Partition, int] = {}
+        self._cluster = Cluster(settings)
+        self._watch = Watch(self._cluster, settings.topics, clock)
+        self._positions = Positions(settings, self._cluster)
+        self._begun = Beginning()
         self._elsewhere: dict[Partition, int] = {}
+        self._marks_elsewhere: Mapping[Partition, str] = {}
+        self._seen: Sight | None = None
         self._is_paused = False
+        self._consumer: Any = None
         try:
+            self._consumer = connect(settings)
+            self._max_records: int = self._consumer.config["max_poll_records"]
+            self._fetches = Fetches(self._consumer)
             self._partitions = self._find_partitions()
         except StreamError:
             self.close()
             raise
-        self._unwatched = deque(self._partitions)
-        ids = ((p, self._consumer.topic_id(p.topic)) for p in self._partitions)
-        self._marks = {partition: found for partition, found in ids if found is not None}
 
     def partitions(self) -> tuple[Partition, ...]:
         """Return the partitions of the topics, in the order of the configuration."""
         return self._partitions
 
+    def claim(self, claim: Claim) -> None:
+        """Look whether the group is ours, and begin to watch the brokers. See `Source.claim`."""
+        group = Group(self._cluster, self._settings.group_id, claim)
+        self._ask(
+            "offsets of the group", lambda: group.begin(self._partitions, take=self._take_group)
+        )
+        self._watch.start(group)
+
     def seek(self, offsets: Offsets, marks: Mapping[Partition, str]) -> None:
-        """Go to where `offsets` points; a topic that it does not name begins as `start` says.
+        """Go to where `offsets` points. See `Positions.resolve`.
 
-        A partition that is not named, of a topic that is, has been added since: it begins at its
-        beginning. What `offsets` holds of other sources is kept, and is part of the position.
-
-        Blocks for at most `connect_timeout_seconds`, twice. Raises `BrokerError` when the broker
-        does not hold what is to be read next.
+        What `offsets` holds of other sources is kept, and is part of the position. Blocks for
+        seconds at most. Raises `BrokerError` when the brokers do not hold what is to be read next.
         """
-        first, end = self._ranges()
-        topics = {partition.topic for partition in offsets}
-        places = {}
-        for partition in self._partitions:
-            is_new = partition.topic not in topics
-            begin = end if is_new and self._settings.start == "latest" else first
-            places[partition] = offsets.get(partition, begin[partition])
-            _check_range(partition, places[partition], first[partition], end[partition])
-        self._check_none_gone(offsets)
-        self._check_none_anew(offsets, marks)
-        self._consumer.assign([TopicPartition(*partition) for partition in places])
-        for partition, offset in places.items():
-            self._consumer.seek(TopicPartition(*partition), offset)
-        self._elsewhere = {p: offset for p, offset in offsets.items() if p not in places}
-        self._next = places
-        self._first_ends = end
-        self._fetched.clear()
+        self._begun = self._ask(
+            "offsets of the topics",
+            lambda: self._positions.resolve(self._watch.look(), self._partitions, offsets, marks),
+        )
+        places = self._begun.places
+        self._elsewhere = {p: at for p, at in offsets.items() if p not in places}
+        self._marks_elsewhere = {p: mark for p, mark in marks.items() if p not in places}
+        self._fetches = Fetches(self._consumer)
+        self._verify_last_records()
+        self._go_to(self._partitions)
 
     def poll(self, timeout_seconds: float, max_clicks: int) -> ClickBatch | None:
         """Return the next clicks of one partition, partitions in turn, or None.
 
-        Raises `BrokerError` when the broker no longer holds, or hands out, what comes next.
+        Raises `BrokerError` when the brokers no longer hold, or hand out, what comes next, and
+        when somebody else commits to our group; `Superseded` when a newer term has been seen.
         """
+        self._watch.check()
         if self._is_paused:
             self._clock.sleep(timeout_seconds)
             return None
-        if not self._fetched:
-            self._fetch(timeout_seconds, max_clicks)
-        if not self._fetched:
+        self._take_sight()
+        fetched = self._fetches.take(max_clicks)
+        if fetched is None:
+            count = min(max_clicks, self._max_records)
+            self._reading(lambda: self._fetches.fetch(timeout_seconds, count))
+            fetched = self._fetches.take(max_clicks)
+        if fetched is None:
             return None
-        now, later = self._fetched[0].split(max_clicks)
-        batch = self._decode(now)
-        self._fetched.popleft()
-        if later is not None:
-            self._fetched.append(later)
-        self._next[now.partition] = now.next_offset
+        try:
+            batch = self._decode(fetched)
+        except BaseException:
+            self._fetches.put_back(fetched)
+            raise
+        self._begun.places[fetched.partition] = fetched.next_offset
+        self._note_last(fetched)
         return batch
 
     def ended(self) -> Iterable[Partition]:
@@ -143,8 +155,8 @@ class KafkaClicks:
         """Return the partitions that have been read to the end that the last fetch saw."""
         if self._is_paused:
             return ()
-        ends = self._ends()
-        return tuple(p for p, offset in self._next.items() if offset >= ends.get(p, offset + 1))
+        ends = self._fetches.ends()
+        return tuple(p for p, at in self._begun.places.items() if at >= ends.get(p, at + 1))
 
     def pause(self) -> None:
         """Fetch nothing until `resume`; what was asked for before is kept. Idempotent."""
@@ -154,114 +166,175 @@ class KafkaClicks:
         """Fetch again. Idempotent."""
         self._is_paused = False
 
+    def hold_back(self, partitions: Collection[Partition]) -> None:
+        """Fetch and return nothing of these partitions. See `Source.hold_back`."""
+        self._fetches.hold_back(partitions)
+
     def position(self) -> Offsets:
         """Return the next offset of each partition, whether or not it has been read from."""
-        return Offsets({**self._elsewhere, **self._next})
+        return Offsets({**self._elsewhere, **self._begun.places})
 
     def marks(self) -> Mapping[Partition, str]:
-        """Return the id of each partition's topic: under it no offset is given twice."""
-        return self._marks
+        """Return what identifies each position: its topic, and the last record before it."""
+        return {partition: str(mark) for partition, mark in self._begun.marks.items()}
 
     def lag(self) -> Lag:
-        """Return how many offsets lie before the ends that `seek` and the last fetches saw."""
-        if not self._next:
+        """Return how many offsets lie before the ends that the last look or fetch saw."""
+        sight = self._watch.sight
+        if sight is None or not self._begun.places:
             return Lag(None)
-        ends = {**self._first_ends, **self._ends()}
-        return Lag(sum(max(0, ends[p] - offset) for p, offset in self._next.items()))
+        fetched = self._fetches.ends()
+        by_partition, held_back = {}, {}
+        for partition, at in self._begun.places.items():
+            end = sight.ends.get(partition, at)
+            by_partition[partition] = max(end, fetched.get(partition, 0), at) - at
+            held_back[partition] = max(0, end - max(sight.stable_ends.get(partition, end), at))
+        total = sum(by_partition.values())
+        return Lag(total, by_partition, held_back, sight.held_back_seconds)
 
-    def publish_position(self, offsets: Offsets, term: int) -> None:
-        """Commit `offsets` to the group, with the term as metadata, from another thread."""
-        self._group.publish(
-            {
-                TopicPartition(*partition): OffsetAndMetadata(offset, f"term={term}", -1)
-                for partition, offset in offsets.items()
-                if partition in self._next
-            }
-        )
+    def trouble(self) -> str | None:
+        """Return why the brokers or a topic are not there, None if they are."""
+        trouble = self._watch.trouble()
+        if trouble is not None or self._seen is None:
+            return trouble
+        gone = sorted(set(self._settings.topics) - self._seen.topics.keys())
+        return f"topic {gone[0]!r} is not there" if gone else None
+
+    def losses(self) -> Mapping[str, int]:
+        """Return the clicks that were passed over, by reason. See `Source.losses`."""
+        return self._begun.losses
+
+    def publish_position(self, offsets: Offsets) -> None:
+        """Commit `offsets` to the group, from another thread."""
+        places = self._begun.places
+        self._watch.publish(Offsets({p: at for p, at in offsets.items() if p in places}))
 
     def close(self) -> None:
         """Commit what was published last to the group, if that is quick, and let go. Idempotent."""
-        self._group.close()
-        self._consumer.close(autocommit=False, timeout_ms=CLOSE_TIMEOUT_SECONDS * 1000)
+        self._watch.close()
+        if self._consumer is not None:
+            self._consumer.close(autocommit=False, timeout_ms=CLOSE_TIMEOUT_SECONDS * 1000)
 
     def _find_partitions(self) -> tuple[Partition, ...]:
-        found = []
-        for topic in self._settings.topics:
+        """Return the partitions; brokers that have just started may not know their topics yet."""
+        deadline = Deadline(self._clock, APPEAR_SECONDS)
+        while True:
+            sight = self._ask("partitions of the topics", self._watch.look)
+            if sight.topics.keys() >= set(self._settings.topics) or not deadline.seconds_left():
+                return self._positions.partitions(sight)
+            self._clock.sleep(RETRY_SECONDS)
+
+    def _ask(self, what: str, question: Callable[[], T]) -> T:
+        """Ask the brokers at a start: what may pass is tried again for a while."""
+        deadline = Deadline(self._clock, self._settings.connect_timeout_seconds)
+        while True:
             try:
-                indexes = self._consumer.partitions_for_topic(topic)
+                return question()
             except KafkaError as error:
-                what = f"partitions of topic {topic!r}"
-                raise self._unanswered(what, error) from error
-            if not indexes:
-                msg = (
-                    f"source.kafka.topics: expected topic {topic!r} at {self._where()}, found none "
-                    "of that name, or no right to see it; create it, or correct the name"
-                )
-                raise BrokerError(msg)
-            found += [Partition(topic, index) for index in sorted(indexes)]
-        return tuple(dict.fromkeys(found))
+                if not isinstance(error, RetriableError) or not deadline.seconds_left():
+                    where = ", ".join(self._settings.bootstrap_servers)
+                    msg = f"source.kafka: expected {where} to tell the {what}, found: {error}"
+                    raise BrokerError(msg) from error
+            self._clock.sleep(RETRY_SECONDS)
 
-    def _ranges(self) -> tuple[dict[Partition, int], dict[Partition, int]]:
-        """Return the first offset of each partition, and the one behind its last."""
-        asked = [TopicPartition(*partition) for partition in self._partitions]
-        timeout_ms = int(self._settings.connect_timeout_seconds * 1000)
+    def _verify_last_records(self) -> None:
+        """Compare the last record that was read with what its offset holds now."""
+        assert self._watch.sight is not None
+        begins = self._watch.sight.begins
+        known = {
+            partition: mark.last_offset
+            for partition, mark in self._begun.marks.items()
+            if begins[partition] <= mark.last_offset < self._begun.places[partition]
+        }
+        deadline = Deadline(self._clock, VERIFY_SECONDS)
+        found = self._reading(lambda: self._fetches.records_at(known, deadline))
+        for partition, record in (found or {}).items():
+            mark = self._begun.marks[partition]
+            if record.offset == mark.last_offset and record.timestamp != mark.last_time_ms:
+                self._resume_truncated(partition, mark.last_offset)
+
+    def _reading(self, act: Callable[[], T]) -> T | None:
+        """Read; None where the brokers are away, or where a policy has chosen another place."""
         try:
-            first = self._consumer.beginning_offsets(asked, timeout_ms=timeout_ms)
-            end = self._consumer.end_offsets(asked, timeout_ms=timeout_ms)
-        except KafkaError as error:
-            what = "offsets of the topics"
-            raise self._unanswered(what, error) from error
-        return (
-            {Partition(*key): int(offset) for key, offset in first.items()},
-            {Partition(*key): int(offset) for key, offset in end.items()},
-        )
-
-    def _check_none_gone(self, offsets: Offsets) -> None:
-        for partition, offset in offsets.items():
-            if partition.topic in self._settings.topics and partition not in self._partitions:
-                msg = (
-                    f"{partition}: expected to go on at offset {offset}, found no such partition "
-                    f"at {self._where()}; was the topic made anew? {_WAY_OUT}"
-                )
-                raise BrokerError(msg)
-
-    def _check_none_anew(self, offsets: Offsets, marks: Mapping[Partition, str]) -> None:
-        for partition, found in self._marks.items():
-            if (mark := marks.get(partition, found)) != found:
-                msg = (
-                    f"{partition}: expected to go on at offset {offsets[partition]} of the topic "
-                    f"with id {mark}, found one with id {found}: it was made anew since, and its "
-                    f"offsets are those of other clicks; {_WAY_OUT}"
-                )
-                raise BrokerError(msg)
-
-    def _fetch(self, timeout_seconds: float, max_clicks: int) -> None:
-        count = min(max_clicks, self._max_records)
-        try:
-            found = self._consumer.poll(int(timeout_seconds * 1000), max_records=count)
-            records = {Partition(*key): some for key, some in found.items()}
-            for partition in self._moved(records):
-                end = self._consumer.position(TopicPartition(*partition), timeout_ms=0)
-                if end > self._next[partition]:
-                    self._fetched.append(_Fetched(partition, records.get(partition, ()), end))
+            return act()
         except OffsetOutOfRangeError as error:
-            raise self._out_of_range(error) from error
+            self._leave_range([Partition(*key) for key in error.args[0]])
+        except LogTruncationError as error:
+            for key, divergent in error.divergent_offsets.items():
+                held = self._ends()[Partition(*key)] if divergent is None else divergent.offset
+                self._resume_truncated(Partition(*key), held)
+                self._go_to([Partition(*key)])
+        except RetriableError:
+            return None
         except KafkaError as error:
-            msg = f"source.kafka: expected clicks from {self._where()}, found: {error}"
+            where = ", ".join(self._settings.bootstrap_servers)
+            msg = f"source.kafka: expected clicks from {where}, found: {error}"
             raise BrokerError(msg) from error
+        return None
 
-    def _moved(self, records: Mapping[Partition, Any]) -> Iterable[Partition]:
-        """Return the partitions whose position to look at.
+    def _leave_range(self, partitions: Iterable[Partition]) -> None:
+        """Go on where there is something, if the last look has seen already where that is."""
+        sight = self._watch.sight
+        assert sight is not None
+        for partition in partitions:
+            place, first = self._begun.places[partition], sight.begins.get(partition, 0)
+            if place < first:
+                at = self._positions.after_expiry(partition, place, first)
+                self._begun.places[partition] = at
+                self._begun.losses[EXPIRED] += at - place
+            elif place > self._ends().get(partition, place):
+                self._resume_truncated(partition, self._ends()[partition])
+            self._go_to([partition])
 
-        Those with records; and, because an aborted transaction moves a position and shows no
-        record, all of them when there are none, else the others in turn: looking is not free.
-        """
-        if not records:
-            return self._partitions
-        self._unwatched.rotate(-1)
-        return dict.fromkeys((*records, self._unwatched[0]))
+    def _resume_truncated(self, partition: Partition, held: int) -> None:
+        places, marks = self._begun.places, self._begun.marks
+        places[partition] = self._positions.after_truncation(partition, places[partition], held)
+        marks[partition] = Mark(marks[partition].topic_id)
+        self._begun.losses[TRUNCATED] += 0
 
-    def _decode(self, fetched: _Fetched) -> ClickBatch:
+    def _go_to(self, partitions: Iterable[Partition]) -> None:
+        for one in partitions:
+            epoch = self._begun.marks[one].leader_epoch
+            self._fetches.go_to(one, self._begun.places[one], epoch)
+
+    def _take_sight(self) -> None:
+        """Refuse a topic that was made anew, and begin with partitions that were added."""
+        sight = self._watch.sight
+        if sight is self._seen or sight is None:
+            return
+        self._seen = sight
+        for partition, mark in self._begun.marks.items():
+            topic = sight.topics.get(partition.topic)
+            if topic is not None and topic.id != mark.topic_id:
+                place = self._begun.places[partition]
+                raise BrokerError(made_anew(partition, place, mark, topic.id))
+        added = [p for p in self._positions.known(sight) if p not in self._begun.places]
+        if added:
+            self._add(sight, tuple(added))
+
+    def _add(self, sight: Sight, added: tuple[Partition, ...]) -> None:
+        """Begin with partitions that were added: at their beginning, or where they were left."""
+        known = Offsets({**self._elsewhere, **self._begun.places})
+        found = self._positions.resolve(sight, added, known, self._marks_elsewhere)
+        self._begun.add(found)
+        self._partitions = (*self._partitions, *added)
+        self._go_to(added)
+        for partition in added:
+            self._elsewhere.pop(partition, None)
+            log.info("partition_added", partition=str(partition), offset=found.places[partition])
+
+    def _ends(self) -> Mapping[Partition, int]:
+        return self._watch.sight.ends if self._watch.sight is not None else {}
+
+    def _note_last(self, fetched: Fetched) -> None:
+        if fetched.records:
+            last = fetched.records[-1]
+            mark = self._begun.marks[fetched.partition]
+            self._begun.marks[fetched.partition] = Mark(
+                mark.topic_id, last.leader_epoch, last.offset, last.timestamp
+            )
+
+    def _decode(self, fetched: Fetched) -> ClickBatch:
         values = [record.value for record in fetched.records]
         lengths = np.array([NULL_LENGTH if v is None else len(v) for v in values], np.int64)
         sizes = np.maximum(lengths, 0)
@@ -273,39 +346,3 @@ class KafkaClicks:
             np.array([record.offset for record in fetched.records], np.int64),
             fetched.next_offset,
         )
-
-    def _ends(self) -> dict[Partition, int]:
-        """Return the end of each partition that has been fetched from; never blocks."""
-        ends = {}
-        for partition in self._next:
-            end = self._consumer.highwater(TopicPartition(*partition))
-            if end is not None:
-                ends[partition] = end
-        return ends
-
-    def _where(self) -> str:
-        return ", ".join(self._settings.bootstrap_servers)
-
-    def _unanswered(self, what: str, error: Exception) -> BrokerError:
-        return BrokerError(f"source.kafka: expected {self._where()} to tell the {what}: {error}")
-
-    def _out_of_range(self, error: OffsetOutOfRangeError) -> BrokerError:
-        key, offset = next(iter(error.args[0].items()))
-        return BrokerError(
-            f"{Partition(*key)}: expected to go on at offset {offset}, found that the broker no "
-            f"longer holds it: deleted by retention before it was read? {_WAY_OUT}"
-        )
-
-
-_WAY_OUT = "to begin anew, name another store.directory"
-
-
-def _check_range(partition: Partition, offset: int, first: int, end: int) -> None:
-    if not first <= offset <= end:
-        missing = "were deleted before they were read" if offset < first else "were never there"
-        low, high = (offset, first) if offset < first else (end, offset)
-        msg = (
-            f"{partition}: expected to go on at offset {offset}, found that the broker holds "
-            f"{first} to {end}: clicks {low} to {high - 1} {missing}; {_WAY_OUT}"
-        )
-        raise BrokerError(msg)

@@ -1,23 +1,20 @@
-"""How kafka-python is used: its settings, one clear error at the start, offsets for dashboards."""
+"""How kafka-python is used: its settings, and one clear error at the start."""
 
 import difflib
 import logging
 import re
 import threading
-from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import structlog
-from kafka import KafkaConsumer
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.errors import KafkaConfigurationError, KafkaError
+from kafka.structs import OffsetAndMetadata
 from pydantic import TypeAdapter, ValidationError
 
-from streamer.errors import BrokerError, ConfigError, StreamError
+from streamer.errors import BrokerError, ConfigError
 from streamer.settings.sources import KafkaSource
-
-log = structlog.get_logger()
 
 DEFAULTS: dict[str, Any] = {
     # About 80 ms of kafka-python's time per partition and fetch.
@@ -30,6 +27,8 @@ DEFAULTS: dict[str, Any] = {
     # news waits there, 500 ms by default, nothing more of the others is fetched.
     "fetch_max_wait_ms": 100,
     "metrics_enabled": False,
+    # A partition that was added is found by then, and where its leader is.
+    "metadata_max_age_ms": 10_000,
 }
 
 # What the source decides itself, and why a setting of the client cannot.
@@ -51,7 +50,6 @@ OWNED: dict[str, Any] = {
 PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 
 MINIMUM_REQUEST_TIMEOUT_MS = 5000
-COMMIT_TIMEOUT_MS = 5000
 CLOSE_TIMEOUT_SECONDS = 2.0
 
 _one_at_a_time = threading.Lock()
@@ -62,15 +60,15 @@ _HANGS_UP = ", as a broker does that refuses the password or wants another secur
 
 
 class Consumer(KafkaConsumer):  # type: ignore[misc]  # kafka-python has no types
-    """A consumer that tells which topic it is that has a name now."""
+    """A consumer that can be told which record a position lies behind."""
 
-    def topic_id(self, topic: str) -> str | None:
-        """Return the id that the last metadata had, which a topic of that name made anew has not.
+    def seek_behind(self, partition: TopicPartition, offset: int, leader_epoch: int) -> None:
+        """Go on at `offset`, behind a record of that epoch; -1 where it is not known.
 
-        Never blocks. None from a broker older than 2.8.
+        With it the leader is asked whether its log is still the one of then (KIP-320), and the
+        poll raises `LogTruncationError` if it is not. Never blocks.
         """
-        found = self._client.cluster.topic_id(topic)
-        return None if found is None else str(found)
+        self._subscription.seek(partition, OffsetAndMetadata(offset, "", leader_epoch))
 
 
 def check_client(settings: KafkaSource) -> None:
@@ -96,12 +94,16 @@ def check_client(settings: KafkaSource) -> None:
         raise ConfigError(*faults)
 
 
-def connect(settings: KafkaSource, group_id: str | None = None) -> Any:
+def connect(settings: KafkaSource) -> Any:
     """Return a `Consumer` that has reached a broker.
 
     Blocks for at most `connect_timeout_seconds`. Raises `ConfigError` when kafka-python refuses
     the settings, and `BrokerError` when no broker answers or lets us in.
     """
+    return _connected(Consumer, settings, _configs(settings, None))
+
+
+def _connected(kind: Any, settings: KafkaSource, configs: dict[str, Any]) -> Any:
     started = []
 
     def client(**configs: Any) -> Any:
@@ -112,7 +114,7 @@ def connect(settings: KafkaSource, group_id: str | None = None) -> Any:
     where = ", ".join(settings.bootstrap_servers)
     with _causes() as causes:
         try:
-            return Consumer(kafka_client=client, **_configs(settings, group_id))
+            return kind(kafka_client=client, **configs)
         except (KafkaConfigurationError, AssertionError, TypeError, ValueError) as error:
             _close(started)
             msg = f"source.kafka: expected settings that kafka-python accepts, found: {error}"
@@ -127,53 +129,12 @@ def connect(settings: KafkaSource, group_id: str | None = None) -> Any:
             raise BrokerError(msg) from error
 
 
-class GroupOffsets:
-    """Commits offsets to the consumer group from a thread of its own; the newest wins.
-
-    It has a consumer of its own, because one with a group reads nothing while the group's
-    coordinator cannot be reached.
-    """
-
-    def __init__(self, settings: KafkaSource) -> None:
-        self._settings = settings
-        self._newest: deque[Mapping[Any, Any]] = deque(maxlen=1)
-        self._is_due = threading.Event()
-        self._is_closed = False
-        self._thread: threading.Thread | None = None
-
-    def publish(self, offsets: Mapping[Any, Any]) -> None:
-        """Have `offsets` committed soon; best effort, never blocks."""
-        self._newest.append(offsets)
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="group-offsets", daemon=True)
-            self._thread.start()
-        self._is_due.set()
-
-    def close(self) -> None:
-        """Finish what is under way, for at most `CLOSE_TIMEOUT_SECONDS`. Idempotent."""
-        self._is_closed = True
-        self._is_due.set()
-        if self._thread is not None:
-            self._thread.join(CLOSE_TIMEOUT_SECONDS)
-
-    def _run(self) -> None:
-        consumer = None
-        while not self._is_closed or self._newest:
-            self._is_due.wait()
-            self._is_due.clear()
-            while self._newest:
-                consumer = self._commit(consumer, self._newest.pop())
-        if consumer is not None:
-            consumer.close(autocommit=False, timeout_ms=CLOSE_TIMEOUT_SECONDS * 1000)
-
-    def _commit(self, consumer: Any, offsets: Mapping[Any, Any]) -> Any:
-        """Return the consumer to commit with next time."""
-        try:
-            consumer = consumer or connect(self._settings, self._settings.group_id)
-            consumer.commit(offsets, timeout_ms=COMMIT_TIMEOUT_MS)
-        except (KafkaError, StreamError) as error:
-            log.warning("group_offsets_not_committed", error=str(error))
-        return consumer
+def connect_admin(settings: KafkaSource, request_timeout_seconds: float) -> KafkaAdminClient:
+    """Return a client for questions that has reached a broker; see `connect`."""
+    known = KafkaAdminClient.DEFAULT_CONFIG.keys()
+    configs = {name: value for name, value in _configs(settings, None).items() if name in known}
+    configs["request_timeout_ms"] = int(request_timeout_seconds * 1000)
+    return _connected(KafkaAdminClient, settings, configs)
 
 
 def _configs(settings: KafkaSource, group_id: str | None) -> dict[str, Any]:

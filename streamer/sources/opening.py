@@ -5,22 +5,27 @@ from streamer.config import Config
 from streamer.errors import ConfigError
 from streamer.sources.contract import Source
 from streamer.sources.files import FileSource
+from streamer.sources.history import HistoryThenLive
 from streamer.sources.kafka import KafkaClicks
 
 
-def open_source(config: Config, clock: Clock) -> Source:
-    """Return the configured source, not yet at any position.
+def open_source(config: Config, clock: Clock, *, take_group: bool = False) -> Source:
+    """Return the configured source, not yet at any position: files, Kafka, or one behind the other.
 
     Raises `ConfigError` when none is configured or it cannot be opened, `BrokerError` when Kafka
-    cannot be reached.
+    cannot be reached. `take_group` is that of `KafkaClicks`.
     """
-    if config.source.files is not None:
-        return FileSource(config.source.files, config.clicks, clock)
-    if config.source.kafka is not None:
-        return KafkaClicks(config.source.kafka, config.clicks, clock)
-    msg = (
-        "source: expected files or kafka, found neither; "
-        'add [source.files] paths = ["clicks.csv"], or [source.kafka] with bootstrap_servers '
-        "and topics"
-    )
-    raise ConfigError(msg)
+    settings = config.source
+    if settings.files is None and settings.kafka is None:
+        msg = (
+            "source: expected files or kafka, found neither; "
+            'add [source.files] paths = ["clicks.csv"], or [source.kafka] with bootstrap_servers '
+            "and topics"
+        )
+        raise ConfigError(msg)
+    files = FileSource(settings.files, config.clicks, clock) if settings.files else None
+    if settings.kafka is None:
+        assert files is not None
+        return files
+    live = KafkaClicks(settings.kafka, config.clicks, clock, take_group=take_group)
+    return HistoryThenLive(files, live) if files else live

@@ -18,7 +18,7 @@ from state.offsets import Offsets, Partition
 from streamer.clock import Clock
 from streamer.errors import ConfigError
 from streamer.sources.clicks import ITEM_SEED, MALFORMED, USER_SEED, ClickBatch, DeadLetter
-from streamer.sources.contract import Lag
+from streamer.sources.contract import Lag, LocalSource
 
 TASTES = {
     "espresso": ("grinder", "kettle", "tamper", "filter", "cup"),
@@ -129,7 +129,7 @@ def named_items(n: int) -> tuple[bytes, ...]:
     return tuple(item_name(i * len(_NAMES) // n).encode() for i in range(n))
 
 
-class SimulatedClicks:
+class SimulatedClicks(LocalSource):
     """A source of generated clicks, in one partition; see `streamer/sources/contract.py`."""
 
     def __init__(self, settings: TrafficSettings, clock: Clock) -> None:
@@ -205,9 +205,6 @@ class SimulatedClicks:
             due = self._due()
             return Lag(due if limit is None else min(due, limit - self._next))
         return Lag(None if limit is None else limit - self._next)
-
-    def publish_position(self, offsets: Offsets, term: int) -> None:
-        """Do nothing: nobody watches generated traffic from outside."""
 
     def close(self) -> None:
         """Do nothing: nothing is held."""

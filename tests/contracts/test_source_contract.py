@@ -223,7 +223,7 @@ def test_a_paused_source_gives_nothing_and_stays_where_it_is(open_source):
 def test_publishing_a_position_moves_nothing(open_source):
     with closing(open_source()) as source:
         before = list(_batches(source, _every(10), 10))
-        source.publish_position(source.position(), 1)
+        source.publish_position(source.position())
         after = list(_batches(source, _every(10), N_RECORDS - 10))
 
     assert _rows([*before, *after]) == _whole(open_source)

@@ -100,19 +100,20 @@ def test_a_variable_without_a_section_is_not_ours(monkeypatch):
     assert config.load(None).training.dim == 64
 
 
-def test_files_and_kafka_together_are_a_fault(tmp_path):
+def test_files_that_never_end_before_kafka_are_a_fault(tmp_path):
     path = written(
         tmp_path,
         """
         [source.files]
         paths = ["a.csv"]
+        follow = true
         [source.kafka]
         bootstrap_servers = ["localhost:9092"]
         topics = ["clicks"]
         """,
     )
 
-    with pytest.raises(ConfigError, match="found both"):
+    with pytest.raises(ConfigError, match=r"source: expected files that end"):
         config.load(path)
 
 

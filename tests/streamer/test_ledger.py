@@ -47,6 +47,7 @@ def test_counts_are_by_name_and_reason():
         "pairs": 30,
         "filtered_by_reason": {"bot": 2, "late": 4},
         "dead_lettered_by_reason": {"future": 1, "malformed": 2},
+        "lost": 0,
     }
 
 
@@ -65,6 +66,13 @@ def test_a_restored_ledger_has_equal_counts_and_goes_on():
     assert again.missing(held=2) == 0
     assert again.filtered["late"] == 5
     assert ledger.filtered["late"] == 4
+
+
+def test_clicks_that_were_never_read_are_no_part_of_the_sum():
+    ledger = full()
+    ledger.lost["expired"] = 7
+    assert ledger.missing(held=2) == 0
+    assert Ledger(ledger.snapshot()).counts(2)["lost"] == 7
 
 
 def test_a_snapshot_is_not_touched_by_what_comes_later():

@@ -211,13 +211,15 @@ def test_the_environment_comes_before_the_file(with_clicks):
     assert adds_up(run.summary)
 
 
-def test_two_sources_at_once_are_refused(with_clicks):
+def test_kafka_behind_files_that_never_end_is_refused(with_clicks):
     kafka = {"bootstrap_servers": ["127.0.0.1:1"], "topics": ["clicks"]}
-    with_clicks.configure({"source.kafka": kafka})
+    with_clicks.configure({"source.kafka": kafka, "source.files": {"follow": True}})
 
     line = refused(with_clicks.run(), 2)
 
-    assert line == "livevec: source: expected one of files and kafka, found both"
+    assert line == (
+        "livevec: source: expected files that end before kafka begins, found files.follow = true"
+    )
 
 
 def test_no_source_at_all_says_what_to_add(livevec):

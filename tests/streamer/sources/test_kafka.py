@@ -1,103 +1,29 @@
 """The source over Kafka, against a real broker."""
 
-import json
 import signal
 import socket
 import time
-import uuid
-from collections.abc import Callable, Iterator
 
 import pytest
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaAdminClient, KafkaProducer
 
 from deploy.broker.broker import Broker
 from state.offsets import Offsets, Partition
-from streamer.clock import SystemClock
 from streamer.errors import BrokerError, ConfigError
 from streamer.settings.sources import Clicks, KafkaSource
-from streamer.sources.clicks import ClickBatch
 from streamer.sources.kafka import KafkaClicks
-from streamer.sources.kafka_client import GroupOffsets, check_client, connect
+from streamer.sources.kafka_client import check_client, connect
+from tests.streamer.sources.topics import (
+    PATIENCE_SECONDS,
+    POLL_SECONDS,
+    all_items,
+    click,
+    read,
+    read_to_end,
+    send,
+)
 
 pytestmark = pytest.mark.kafka
-
-POLL_SECONDS = 0.2
-PATIENCE_SECONDS = 20.0
-
-
-@pytest.fixture(scope="module")
-def admin(broker) -> Iterator[KafkaAdminClient]:
-    client = KafkaAdminClient(bootstrap_servers=broker.bootstrap)
-    yield client
-    client.close()
-
-
-@pytest.fixture
-def new_topic(admin) -> Callable[[int], str]:
-    def make(partitions: int = 1) -> str:
-        name = f"clicks-{uuid.uuid4().hex}"
-        admin.create_topics({name: {"num_partitions": partitions}}, wait_for_metadata=True)
-        return name
-
-    return make
-
-
-@pytest.fixture
-def producer(broker) -> Iterator[KafkaProducer]:
-    with KafkaProducer(bootstrap_servers=broker.bootstrap) as one:
-        yield one
-
-
-@pytest.fixture
-def open_source(broker) -> Iterator[Callable[..., KafkaClicks]]:
-    opened = []
-
-    def make(*topics: str, offsets: Offsets | None = None, **settings) -> KafkaClicks:
-        settings = {"bootstrap_servers": (broker.bootstrap,), "topics": topics, **settings}
-        source = KafkaClicks(KafkaSource(**settings), Clicks(), SystemClock())
-        opened.append(source)
-        source.seek(offsets or Offsets(), {})
-        return source
-
-    yield make
-    for source in opened:
-        source.close()
-
-
-def click(n: int) -> bytes:
-    return json.dumps({"user_id": f"u{n % 3}", "item_id": f"i{n}", "ts": 1000 + n}).encode()
-
-
-def send(producer: KafkaProducer, topic: str, values, partition: int = 0) -> None:
-    for value in values:
-        producer.send(topic, value=value, partition=partition)
-    producer.flush(PATIENCE_SECONDS)
-
-
-def items(batch: ClickBatch) -> list[bytes]:
-    spans = zip(batch.item_starts, batch.item_lengths, strict=True)
-    return [batch.buffer[start : start + length].tobytes() for start, length in spans]
-
-
-def read(source: KafkaClicks, until: Callable[[], bool], max_clicks: int = 1000):
-    """Return the batches that come until a condition holds, each position already behind it."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    batches: list[ClickBatch] = []
-    while not until():
-        assert time.monotonic() < deadline, f"gave up at {source.position()}"
-        batch = source.poll(POLL_SECONDS, max_clicks)
-        if batch is not None:
-            assert source.position()[batch.partition] == batch.next_offset
-            batches.append(batch)
-    return batches
-
-
-def read_to_end(source: KafkaClicks, max_clicks: int = 1000) -> list[ClickBatch]:
-    return read(source, lambda: source.lag().clicks == 0, max_clicks)
-
-
-def all_items(batches) -> list[bytes]:
-    return [item for batch in batches for item in items(batch)]
 
 
 @pytest.mark.parametrize("codec", [None, "gzip", "snappy", "lz4", "zstd"])
@@ -123,32 +49,6 @@ def test_a_batch_is_of_one_partition_and_partitions_take_turns(new_topic, produc
         of_one = [batch for batch in batches if batch.partition == Partition(topic, index)]
         assert all_items(of_one) == [b"i%d" % (1000 * index + n) for n in range(40)]
     assert all(batch.n_read <= 10 for batch in batches)
-
-
-def test_a_topic_that_was_made_anew_is_refused(admin, new_topic, producer, open_source):
-    topic = new_topic(2)
-    for index in range(2):
-        send(producer, topic, map(click, range(5)), index)
-    source = open_source(topic)
-    read_to_end(source)
-    offsets, marks = source.position(), source.marks()
-    assert set(marks) == set(offsets)
-    again = open_source(topic, offsets=offsets)
-    again.seek(offsets, marks)
-    admin.delete_topics([topic])
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while topic in admin.list_topics():
-        assert time.monotonic() < deadline, "the topic is still there"
-    admin.create_topics({topic: {"num_partitions": 2}}, wait_for_metadata=True)
-    with KafkaProducer(bootstrap_servers=again._settings.bootstrap_servers) as fresh:
-        for index in range(2):
-            send(fresh, topic, map(click, range(5, 15)), index)
-
-    anew = open_source(topic)  # from nothing it may be read
-
-    assert len(all_items(read_to_end(anew))) == 20
-    with pytest.raises(BrokerError, match=r"offset 5 of the topic with id .* was made anew since"):
-        anew.seek(offsets, marks)
 
 
 def test_records_without_key_or_value_are_counted(new_topic, producer, open_source):
@@ -285,33 +185,6 @@ def test_a_second_source_goes_on_at_the_position_of_the_first(new_topic, produce
     )
 
 
-def test_a_first_start_reads_all_or_only_what_comes(new_topic, producer, open_source):
-    topic = new_topic()
-    send(producer, topic, [click(0)])
-
-    earliest = open_source(topic, start="earliest")
-    latest = open_source(topic, start="latest")
-    send(producer, topic, [click(1)])
-
-    assert all_items(read(earliest, lambda: earliest.position()[Partition(topic, 0)] == 2)) == [
-        b"i0",
-        b"i1",
-    ]
-    assert all_items(read(latest, lambda: latest.position()[Partition(topic, 0)] == 2)) == [b"i1"]
-
-
-def test_a_partition_that_was_added_begins_at_its_beginning_whatever_start_says(
-    new_topic, producer, open_source
-):
-    topic = new_topic(2)
-    send(producer, topic, [click(0)], 0)
-    send(producer, topic, [click(1)], 1)
-
-    source = open_source(topic, start="latest", offsets=Offsets({Partition(topic, 0): 1}))
-
-    assert source.position() == Offsets({Partition(topic, 0): 1, Partition(topic, 1): 0})
-
-
 def test_the_position_counts_what_was_handed_out_not_what_was_fetched(
     new_topic, producer, open_source
 ):
@@ -384,75 +257,6 @@ def test_a_poll_of_an_empty_topic_ends_at_its_timeout(new_topic, open_source):
     assert batch is None
     # The fetch that waits at the broker takes up to 0.5 s; the poll does not wait for it.
     assert time.monotonic() - before < 0.4
-
-
-def test_the_group_shows_what_was_published_with_its_term(broker, new_topic, open_source):
-    topic = new_topic(2)
-    group = f"group-{topic}"
-    source = open_source(topic, group_id=group)
-    published = Offsets({Partition(topic, 0): 3, Partition(topic, 1): 4, Partition("x.csv", 0): 9})
-
-    source.publish_position(published.advance(Partition(topic, 0), 5), 6)
-    source.publish_position(published.advance(Partition(topic, 0), 7), 8)
-    source.close()
-
-    consumer = KafkaConsumer(bootstrap_servers=broker.bootstrap, group_id=group)
-    found = [consumer.committed(TopicPartition(topic, index), metadata=True) for index in (0, 1)]
-    consumer.close(autocommit=False)
-    assert [(one.offset, one.metadata) for one in found] == [(7, "term=8"), (4, "term=8")]
-
-
-def test_group_offsets_that_cannot_be_committed_disturb_nobody():
-    settings = KafkaSource(
-        bootstrap_servers=(f"127.0.0.1:{free_port()}",), topics=("x",), connect_timeout_seconds=0.2
-    )
-    group = GroupOffsets(settings)
-
-    group.publish({})
-    group.close()
-
-    assert group._thread is not None
-    assert not group._thread.is_alive()
-
-
-@pytest.mark.parametrize(
-    ("offset", "complaint"), [(1, "clicks 1 to 3 were deleted"), (11, "clicks 10 to 10 were never")]
-)
-def test_a_position_that_the_broker_does_not_hold_is_an_error(
-    offset, complaint, admin, new_topic, producer, open_source
-):
-    topic = new_topic()
-    send(producer, topic, map(click, range(10)))
-    admin.delete_records({TopicPartition(topic, 0): 4})
-
-    with pytest.raises(BrokerError) as caught:
-        open_source(topic, offsets=Offsets({Partition(topic, 0): offset}))
-
-    message = str(caught.value)
-    assert f"{topic}[0]: expected to go on at offset {offset}" in message
-    assert "holds 4 to 10" in message
-    assert complaint in message
-
-
-def test_what_is_deleted_before_it_is_read_is_an_error_and_never_skipped(
-    admin, new_topic, producer, open_source
-):
-    topic = new_topic()
-    source = open_source(topic)
-    send(producer, topic, map(click, range(10)))
-    admin.delete_records({TopicPartition(topic, 0): 10})
-
-    with pytest.raises(BrokerError, match=rf"{topic}\[0\]: expected to go on at offset 0"):
-        read(source, lambda: False)
-
-    assert source.position() == Offsets({Partition(topic, 0): 0})
-
-
-def test_a_partition_that_is_gone_is_an_error(new_topic, open_source):
-    topic = new_topic()
-
-    with pytest.raises(BrokerError, match=rf"{topic}\[5\]: expected to go on at offset 3"):
-        open_source(topic, offsets=Offsets({Partition(topic, 5): 3}))
 
 
 def test_a_missing_topic_is_named(broker, open_source):
@@ -574,7 +378,7 @@ def test_a_broker_that_hangs_dies_and_comes_back_blocks_no_poll_and_loses_nothin
         own._process.send_signal(one)
         before = time.monotonic()
         assert source.poll(POLL_SECONDS, 10) is None
-        source.publish_position(source.position(), 1)
+        source.publish_position(source.position())
         assert source.lag().clicks == 0
         slowest = max(slowest, time.monotonic() - before)
     own.kill()

@@ -1,0 +1,108 @@
+"""What the brokers say of topics, offsets and the group; blocks, so never on the way of a click."""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from kafka import IsolationLevel, TopicPartition
+from kafka.admin import OffsetSpec
+from kafka.errors import NoError
+from kafka.structs import OffsetAndMetadata
+
+from state.offsets import Partition
+from streamer.settings.sources import KafkaSource
+from streamer.sources.kafka_client import connect_admin
+
+REQUEST_TIMEOUT_SECONDS = 3.0
+_UNKNOWN = -1
+
+
+class Topic(NamedTuple):
+    """What a name stands for now: an id, which a topic made anew has not, and its partitions."""
+
+    id: str
+    partitions: tuple[Partition, ...]
+
+
+class GroupOffset(NamedTuple):
+    """What a group holds of one partition."""
+
+    offset: int
+    metadata: str
+
+
+class Cluster:
+    """Questions to the brokers; each blocks for at most about `REQUEST_TIMEOUT_SECONDS`.
+
+    Connects when it is made, within `connect_timeout_seconds`: `ConfigError` or `BrokerError` as
+    `streamer.sources.kafka_client.connect`. Every question may raise `KafkaError`.
+    """
+
+    def __init__(self, settings: KafkaSource) -> None:
+        self._admin = connect_admin(settings, REQUEST_TIMEOUT_SECONDS)
+
+    def topics(self, names: Iterable[str]) -> dict[str, Topic]:
+        """Return those of the topics that exist and may be seen."""
+        found = {}
+        for one in self._admin.describe_topics(list(names)):
+            indexes = sorted(each["partition_index"] for each in one["partitions"])
+            if indexes:
+                partitions = tuple(Partition(one["name"], index) for index in indexes)
+                found[one["name"]] = Topic(str(one["topic_id"] or ""), partitions)
+        return found
+
+    def begins(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        """Return the first offset that each partition still holds."""
+        return self._offsets(partitions, OffsetSpec.EARLIEST)
+
+    def ends(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        """Return the offset behind the last record of each partition (its high watermark)."""
+        return self._offsets(partitions, OffsetSpec.LATEST)
+
+    def stable_ends(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        """Return the last stable offsets: what lies before has no open transaction in it."""
+        return self._offsets(partitions, OffsetSpec.LATEST, IsolationLevel.READ_COMMITTED)
+
+    def at_time(self, partitions: Iterable[Partition], time_ms: int) -> dict[Partition, int]:
+        """Return the offset of the first record from that time on; only where there is one."""
+        found = self._offsets(partitions, time_ms)
+        return {partition: offset for partition, offset in found.items() if offset != _UNKNOWN}
+
+    def group(self, group_id: str, partitions: Iterable[Partition]) -> dict[Partition, GroupOffset]:
+        """Return what the group holds of each partition of which it holds something."""
+        asked = {group_id: [TopicPartition(*one) for one in partitions]}
+        found = self._admin.list_group_offsets(asked)[group_id]
+        return {
+            Partition(*key): GroupOffset(one.offset, one.metadata or "")
+            for key, one in found.items()
+            if one.offset != _UNKNOWN
+        }
+
+    def set_group(self, group_id: str, offsets: Mapping[Partition, GroupOffset]) -> None:
+        """Commit offsets to the group, whose members nobody is."""
+        asked = {
+            TopicPartition(*partition): OffsetAndMetadata(one.offset, one.metadata, _UNKNOWN)
+            for partition, one in offsets.items()
+        }
+        faults = self._admin.alter_group_offsets(group_id, asked)
+        for key, fault in faults.items():
+            if fault is not NoError:
+                msg = f"{Partition(*key)} in group {group_id!r}"
+                raise fault(msg)
+
+    def close(self) -> None:
+        """Let go of the connections. Idempotent."""
+        self._admin.close()
+
+    def _offsets(
+        self,
+        partitions: Iterable[Partition],
+        spec: OffsetSpec | int,
+        isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED,
+    ) -> dict[Partition, int]:
+        asked = {TopicPartition(*partition): spec for partition in partitions}
+        if not asked:
+            return {}
+        found = self._admin.list_partition_offsets(
+            asked, isolation, timeout_ms=int(REQUEST_TIMEOUT_SECONDS * 1000)
+        )
+        return {Partition(*key): int(one.offset) for key, one in found.items()}

@@ -1,0 +1,143 @@
+"""What is known of the brokers, asked for once a second on a thread beside the stream."""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import structlog
+from kafka.errors import KafkaError, RetriableError
+
+from state.errors import StateError
+from state.offsets import Offsets, Partition
+from streamer.clock import Clock
+from streamer.errors import StreamError
+from streamer.sources.kafka_cluster import REQUEST_TIMEOUT_SECONDS, Cluster, Topic
+from streamer.sources.kafka_group import Group
+
+log = structlog.get_logger()
+
+LOOK_SECONDS = 1.0
+# An answer that is late by more than a request may take is no answer.
+AWAY_SECONDS = REQUEST_TIMEOUT_SECONDS + 1.0
+CLOSE_TIMEOUT_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What the brokers said at one moment."""
+
+    topics: Mapping[str, Topic]
+    begins: Mapping[Partition, int]
+    ends: Mapping[Partition, int]
+    stable_ends: Mapping[Partition, int]
+    held_back_seconds: Mapping[Partition, float]  # since the stable end has stood still
+
+
+class Watch:
+    """Looks at the topics, and commits offsets to the group; nothing here blocks but `close`.
+
+    The first look is taken by `start`. An error that ends the process (somebody else writes to
+    the group, a newer term exists) is kept, and raised by `check`.
+    """
+
+    def __init__(self, cluster: Cluster, topics: tuple[str, ...], clock: Clock) -> None:
+        self._cluster = cluster
+        self._topics = topics
+        self._clock = clock
+        self._is_due = threading.Event()
+        self._is_closed = False
+        self._thread: threading.Thread | None = None
+        self._group: Group | None = None
+        self._to_commit: Offsets | None = None
+        self._fatal: StreamError | StateError | None = None
+        self._fault = "no answer yet"
+        self._seen_at = clock.monotonic()
+        self._tells_group = True
+        self._stuck: dict[Partition, tuple[int, float]] = {}
+        self.sight: Sight | None = None
+
+    def start(self, group: Group) -> None:
+        """Begin to look, and to commit to `group`."""
+        self._group = group
+        self._thread = threading.Thread(target=self._run, name="kafka-watch", daemon=True)
+        self._thread.start()
+
+    def look(self) -> Sight:
+        """Ask the brokers now, on the calling thread. Raises `KafkaError`."""
+        topics = self._cluster.topics(self._topics)
+        partitions = [one for topic in topics.values() for one in topic.partitions]
+        begins = self._cluster.begins(partitions)
+        stable_ends = self._cluster.stable_ends(partitions)
+        ends = self._cluster.ends(partitions)
+        self._seen_at = self._clock.monotonic()
+        held_back = self._time_held_back(ends, stable_ends)
+        self.sight = Sight(topics, begins, ends, stable_ends, held_back)
+        return self.sight
+
+    def publish(self, offsets: Offsets) -> None:
+        """Have `offsets` committed to the group soon; the newest wins."""
+        self._to_commit = offsets
+        self._is_due.set()
+
+    def trouble(self) -> str | None:
+        """Return what the brokers, or one of them, have not answered for, None if all is well."""
+        seconds = self._clock.monotonic() - self._seen_at
+        if seconds < AWAY_SECONDS:
+            return None
+        return f"no answer from the brokers for {seconds:.0f} s: {self._fault}"
+
+    def check(self) -> None:
+        """Raise what has been found to end the process."""
+        if self._fatal is not None:
+            raise self._fatal
+
+    def close(self) -> None:
+        """Commit what was published last, if that is quick, and let go. Idempotent."""
+        self._is_closed = True
+        self._is_due.set()
+        if self._thread is None:
+            self._cluster.close()
+        else:
+            self._thread.join(CLOSE_TIMEOUT_SECONDS)
+
+    def _run(self) -> None:
+        while not self._is_closed:
+            self._try(self.look)
+            self._try(self._commit)
+            self._is_due.wait(LOOK_SECONDS)
+            self._is_due.clear()
+        self._try(self._commit)
+        self._cluster.close()
+
+    def _try(self, act: Callable[[], object]) -> None:
+        try:
+            act()
+        except KafkaError as error:
+            self._fault = str(error)
+        except (StreamError, StateError) as error:
+            self._fatal = error
+
+    def _time_held_back(
+        self, ends: Mapping[Partition, int], stable_ends: Mapping[Partition, int]
+    ) -> dict[Partition, float]:
+        """Return for how long the stable end of each partition has been the same, and no end."""
+        before, self._stuck = self._stuck, {}
+        for partition, stable in stable_ends.items():
+            if stable < ends[partition]:
+                last, since = before.get(partition, (stable, self._seen_at))
+                self._stuck[partition] = (stable, since if last == stable else self._seen_at)
+        return {partition: self._seen_at - since for partition, (_, since) in self._stuck.items()}
+
+    def _commit(self) -> None:
+        offsets, self._to_commit = self._to_commit, None
+        if offsets is None or self._group is None or self._fatal is not None:
+            return
+        try:
+            self._group.commit(offsets)
+        except KafkaError as error:
+            self._to_commit = self._to_commit or offsets
+            if self._tells_group and not isinstance(error, RetriableError):
+                self._tells_group = False
+                log.warning("group_offsets_not_committed", error=str(error), hint="tried again")
+            raise
+        self._tells_group = True
