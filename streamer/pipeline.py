@@ -20,6 +20,7 @@ from streamer.publishing.publisher import Cut
 from streamer.sources.clicks import MAX_RAW_BYTES, ClickBatch, DeadLetter
 from streamer.sources.contract import Source
 from streamer.sources.dead_letters import DeadLetters
+from streamer.training.pairs import TrainedPairs
 from streamer.training.trainer import Trainer
 from streamer.windows.sessions import SessionWindows
 from streamer.windows.watermark import Watermarks
@@ -71,7 +72,12 @@ class Pipeline:
             self.watermarks,
             sections.get("windows", Section()),
         )
-        self._trainer = Trainer(config.training, self.store)
+        self.pairs = TrainedPairs(
+            self.watermarks,
+            sections.get("pairs", Section()),
+            is_audited=config.training.audit,
+        )
+        self._trainer = Trainer(config.training, self.store, self.pairs)
         self._ended: set[Partition] = set()
         self.last_read: Partition | None = None
 
@@ -162,6 +168,7 @@ class Pipeline:
             "ledger": self.ledger.snapshot(),
             "watermarks": self.watermarks.snapshot(),
             "windows": self.windows.snapshot(),
+            "pairs": self.pairs.snapshot(),
         }
         facts = {
             "space_id": self.store.space_id,
@@ -172,6 +179,7 @@ class Pipeline:
                 [partition.topic, partition.number, watermark + disorder_ms]
                 for partition, watermark in self.watermarks.event_times_ms().items()
             ],
+            "pairs": self.pairs.by_partition(),
             "dead_letters_bytes": dead_letters_bytes,
             "marks": [[p.topic, p.number, mark] for p, mark in self.marks.items()],
         }
