@@ -103,7 +103,7 @@ def _emit(s, rules, w, tiles):
         return False
     c = s.windows[w, HEAD]
     while c >= 0:
-        begin_tile_of(s, tiles, c)
+        begin_tile_of(s, tiles, w, c)
         add_neighbours(s, tiles, c, BEFORE, rules.window)
         c = s.clicks[c, AFTER]
     s.counters[HELD] -= s.windows[w, KEPT]
@@ -214,7 +214,7 @@ def _drop_repeated_successor(s, rules, w, before, tiles):
     if after < 0 or s.items[after] != s.items[before]:
         return
     if not rules.is_early:
-        begin_tile_of(s, tiles, after)
+        begin_tile_of(s, tiles, w, after)
         s.counters[HELD] -= 1
     unlink(s, w, after)
 
@@ -227,7 +227,8 @@ def _add_click(s, rules, w, arrivals, i, partition, tiles):
     item = arrivals.item_keys[i]
     s.windows[w, TRAINED] += 1
     if (before >= 0 and s.items[before] == item) or (after >= 0 and s.items[after] == item):
-        begin_tile(tiles, item, arrivals.weights[i], partition, arrivals.offsets[i])
+        key, weight, offset = s.keys[w], arrivals.weights[i], arrivals.offsets[i]
+        begin_tile(tiles, key, item, weight, partition, offset)
         if before >= 0 and s.items[before] == item:
             _drop_repeated_successor(s, rules, w, before, tiles)
         return REPEAT
@@ -236,7 +237,7 @@ def _add_click(s, rules, w, arrivals, i, partition, tiles):
     if not rules.is_early:
         s.counters[HELD] += 1
         return ACCEPTED
-    begin_tile_of(s, tiles, c)
+    begin_tile_of(s, tiles, w, c)
     add_neighbours(s, tiles, c, BEFORE, rules.window)
     add_neighbours(s, tiles, c, AFTER, rules.window)
     return ACCEPTED

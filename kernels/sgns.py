@@ -15,6 +15,7 @@ from numba import types
 
 from kernels.memory import remember
 from kernels.negatives import NOISE, add_noise, draw_noise
+from kernels.pairs import PAIRS, add_pairs, both_ways
 from kernels.policy import kernel, part
 from kernels.rng import mix, stream
 from kernels.table import find
@@ -83,15 +84,16 @@ def _slot_of(scratch, row, n_slots):
 
 @part
 def _gather_inputs(rows, tiles, t, x, scratch):
-    """Give x and its distinct neighbours their slots; return (slots, neighbours found)."""
+    """Give x and its distinct neighbours their slots; return (slots, neighbours found, hash)."""
     scratch.rows[0] = x
     scratch.counts[0] = np.float32(1.0)
-    n_slots, n_neighbours = 1, 0
+    n_slots, n_neighbours, hashed = 1, 0, np.uint64(0)
     for j in range(tiles.n_neighbours[t]):
         row = find(rows.table_keys, rows.table_slots, tiles.neighbours[t, j])
         if row < 0:
             continue
         n_neighbours += 1
+        hashed += both_ways(tiles.items[t], tiles.neighbours[t, j])
         slot = _slot_of(scratch, row, n_slots)
         if slot < 0:
             scratch.rows[n_slots] = row
@@ -99,7 +101,7 @@ def _gather_inputs(rows, tiles, t, x, scratch):
             slot = n_slots
             n_slots += 1
         scratch.counts[slot] += np.float32(1.0)
-    return n_slots, n_neighbours
+    return n_slots, n_neighbours, hashed
 
 
 @part
@@ -194,8 +196,8 @@ def _update(rows, learning, scratch, n_inputs, weight):
         _step(rows.outputs, rows.output_accumulators, row, gradient, learning)
 
 
-@kernel(types.int64(TILES, ROWS, NOISE, LEARNING, SCRATCH))
-def train_tiles(tiles, rows, noise, learning, scratch):
+@kernel(types.int64(TILES, ROWS, NOISE, PAIRS, LEARNING, SCRATCH))
+def train_tiles(tiles, rows, noise, pairs, learning, scratch):
     """Train tiles in order: count the click, enter it as noise, move the rows of its pairs.
 
     Parameters
@@ -203,6 +205,7 @@ def train_tiles(tiles, rows, noise, learning, scratch):
     tiles : Tiles of arrays (capacity,), of which `used` are trained
     rows : Rows of arrays (n_rows, ...), written at the tiles' items and at the negatives
     noise : Noise of arrays (size,), written
+    pairs : Pairs of arrays (n_partitions,), (n_sessions,), written; room for one session per tile
     learning : Learning of scalars and arrays (n_half_lives,), (n_partitions,)
     scratch : Scratch of arrays (1 + 2 * window + negatives, ...), overwritten
 
@@ -214,7 +217,7 @@ def train_tiles(tiles, rows, noise, learning, scratch):
     -----
     The items of all tiles have rows. Non-finite gradients are not checked here.
     """
-    pairs = 0
+    n_pairs = 0
     for t in range(tiles.used[0]):
         x = find(rows.table_keys, rows.table_slots, tiles.items[t])
         rows.accepted[0] += 1
@@ -225,11 +228,12 @@ def train_tiles(tiles, rows, noise, learning, scratch):
         key = learning.partition_keys[tiles.partitions[t]]
         start = stream(learning.seed, key, np.uint64(tiles.offsets[t]))
         add_noise(noise, x, mix(start))
-        n_inputs, n_neighbours = _gather_inputs(rows, tiles, t, x, scratch)
-        pairs += 2 * n_neighbours
+        n_inputs, n_neighbours, hashed = _gather_inputs(rows, tiles, t, x, scratch)
         if n_neighbours == 0:
             continue
+        n_pairs += 2 * n_neighbours
+        add_pairs(pairs, tiles, t, 2 * n_neighbours, hashed)
         for p in range(learning.passes):
             draw_noise(noise, start, p * learning.negatives, scratch.drawn, learning.negatives)
             _update(rows, learning, scratch, n_inputs, weight)
-    return pairs
+    return n_pairs

@@ -13,6 +13,7 @@ class Tiles(NamedTuple):
     """One row each, in the order in which they are trained."""
 
     items: np.ndarray  # uint64 (capacity,), the click's item key
+    sessions: np.ndarray  # uint64 (capacity,), the key of the click's window
     neighbours: np.ndarray  # uint64 (capacity, 2 * window), item keys, the nearest first
     n_neighbours: np.ndarray  # int64 (capacity,)
     weights: np.ndarray  # float32 (capacity,)
@@ -21,14 +22,15 @@ class Tiles(NamedTuple):
     used: np.ndarray  # int64 (1,), rows in use
 
 
-TILES = types.NamedTuple((U8, U8_2D, I8, F4, I8, I8, I8), Tiles)
+TILES = types.NamedTuple((U8, U8, U8_2D, I8, F4, I8, I8, I8), Tiles)
 
 
 @part
-def begin_tile(tiles, item, weight, partition, offset):
+def begin_tile(tiles, session, item, weight, partition, offset):
     """Append a tile that has no neighbours yet."""
     t = tiles.used[0]
     tiles.items[t] = item
+    tiles.sessions[t] = session
     tiles.n_neighbours[t] = 0
     tiles.weights[t] = weight
     tiles.partitions[t] = partition
@@ -51,6 +53,6 @@ def add_neighbours(s, tiles, c, column, window):
 
 
 @part
-def begin_tile_of(s, tiles, c):
-    """Append the tile of a click that waits in a window."""
-    begin_tile(tiles, s.items[c], s.weights[c], s.clicks[c, FROM], s.clicks[c, OFFSET])
+def begin_tile_of(s, tiles, w, c):
+    """Append the tile of click `c`, which has a position in window `w`."""
+    begin_tile(tiles, s.keys[w], s.items[c], s.weights[c], s.clicks[c, FROM], s.clicks[c, OFFSET])

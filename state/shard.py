@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from kernels import rows as row_kernels
 from kernels import sgns
 from kernels.negatives import Noise
+from kernels.pairs import Pairs
 from kernels.tiles import Tiles
 from state.sections import Section
 
@@ -49,15 +50,16 @@ def initialise(
     rows.popularity[places] = -np.inf
 
 
-def train(
+def train(  # noqa: PLR0913, PLR0917 - what is written, what is read, and room to work in
     rows: sgns.Rows,
     noise: Noise,
+    pairs: Pairs,
     tiles: Tiles,
     learning: sgns.Learning,
     scratch: sgns.Scratch,
 ) -> int:
-    """Train tiles whose items all have rows; return the pairs trained."""
-    return int(sgns.train_tiles(tiles, rows, noise, learning, scratch))
+    """Train tiles whose items all have rows; count and return the pairs trained."""
+    return int(sgns.train_tiles(tiles, rows, noise, pairs, learning, scratch))
 
 
 class Shard:

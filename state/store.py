@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.negatives import Noise
+from kernels.pairs import Pairs
 from kernels.sgns import Learning, Scratch
 from kernels.tiles import Tiles
 from kernels.vocabulary import FULL, Ids
@@ -82,9 +83,9 @@ class Store:
                 shards.initialise(self._rows, new, keys, self.settings.seed)
         return rows
 
-    def train(self, tiles: Tiles, learning: Learning, scratch: Scratch) -> int:
-        """Train tiles whose items have been admitted; return the pairs trained."""
-        return shards.train(self._rows, self._noise, tiles, learning, scratch)
+    def train(self, tiles: Tiles, pairs: Pairs, learning: Learning, scratch: Scratch) -> int:
+        """Train tiles whose items have been admitted; count and return the pairs trained."""
+        return shards.train(self._rows, self._noise, pairs, tiles, learning, scratch)
 
     def snapshot(self) -> dict[str, Section]:
         """Return what a generation keeps, as copies that later training cannot touch.

@@ -21,6 +21,7 @@ from streamer.publishing.publisher import Cut
 from streamer.sources.clicks import MAX_RAW_BYTES, ClickBatch, DeadLetter
 from streamer.sources.contract import Lag, Source
 from streamer.sources.dead_letters import DeadLetters
+from streamer.training.pairs import TrainedPairs
 from streamer.training.trainer import Trainer
 from streamer.windows.alignment import Alignment
 from streamer.windows.sessions import SessionWindows
@@ -73,7 +74,12 @@ class Pipeline:
             self.watermarks,
             sections.get("windows", Section()),
         )
-        self._trainer = Trainer(config.training, self.store)
+        self.pairs = TrainedPairs(
+            self.watermarks,
+            sections.get("pairs", Section()),
+            is_audited=config.training.audit,
+        )
+        self._trainer = Trainer(config.training, self.store, self.pairs)
         self._alignment = Alignment(config.source.max_ahead_seconds)
         self._lost_before = Counter(self.ledger.lost)
         self._source: Source | None = None
@@ -180,6 +186,7 @@ class Pipeline:
             "ledger": self.ledger.snapshot(),
             "watermarks": self.watermarks.snapshot(),
             "windows": self.windows.snapshot(),
+            "pairs": self.pairs.snapshot(),
         }
         facts = {
             "space_id": self.store.space_id,
@@ -190,6 +197,7 @@ class Pipeline:
                 [partition.topic, partition.number, watermark + disorder_ms]
                 for partition, watermark in self.watermarks.event_times_ms().items()
             ],
+            "pairs": self.pairs.by_partition(),
             "dead_letters_bytes": dead_letters_bytes,
             "marks": [[p.topic, p.number, mark] for p, mark in self.marks().items()],
         }

@@ -1,11 +1,14 @@
 """Slow truths in plain Python and float64, written from ARCHITECTURE.md, Semantics, and papers."""
 
+import heapq
+import itertools
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+import xxhash
 
 AGREEING = 20
 NEVER = -math.inf
@@ -83,7 +86,7 @@ class Sessions:
         self._close_passed()
         if click.is_refused:
             return "refused"
-        joined = [w for w in self.windows if w.key == click.key and self._touches(w, click.time)]
+        joined = [w for w in self._windows_of(click.key) if self._touches(w, click.time)]
         end = max([click.time] + [w.end for w in joined])
         if self._due(end) < mine.watermark:
             return "late"
@@ -133,7 +136,10 @@ class Sessions:
     def _closing_order(self, window):
         return self._due(window.end), window.key
 
-    def _close_passed(self):
+    def _windows_of(self, key):
+        return [one for one in self.windows if one.key == key]
+
+    def _passed(self):
         active = [p.watermark for p in self.partitions if not p.is_idle]
         passed = []
         for window in self.windows:
@@ -141,7 +147,10 @@ class Sessions:
             limit = min(active) if owner.is_idle else owner.watermark
             if self._due(window.end) < limit:
                 passed.append(window)
-        for window in sorted(passed, key=self._closing_order):
+        return passed
+
+    def _close_passed(self):
+        for window in sorted(self._passed(), key=self._closing_order):
             idle = self.partitions[window.partition].is_idle
             self._close(window)
             self.counts["closed_by_idle" if idle else "closed"] += 1
@@ -201,6 +210,75 @@ class Sessions:
         self.tiles.append(Tile(click, tuple(items)))
 
 
+class _WindowsByKey:
+    """What `Sessions` asks of its list of windows, without a search."""
+
+    def __init__(self):
+        self._of = defaultdict(list)
+        self._n = 0
+
+    def __iter__(self):
+        return itertools.chain.from_iterable(self._of.values())
+
+    def __len__(self):
+        return self._n
+
+    def of(self, key):
+        return self._of.get(key, [])
+
+    def append(self, window):
+        self._of[window.key].append(window)
+        self._n += 1
+
+    def remove(self, window):
+        left = [one for one in self._of.pop(window.key) if one is not window]
+        self._n -= 1
+        if left:
+            self._of[window.key] = left
+
+
+class KeyedSessions(Sessions):
+    """The same without a look at every window for every click, for long streams.
+
+    No partition may be idle.
+    """
+
+    def __init__(self, rules, n_partitions):
+        super().__init__(rules, n_partitions)
+        self.windows = _WindowsByKey()
+        self._queues = [[] for _ in range(n_partitions)]  # (due, number, window), some outdated
+        self._numbers = itertools.count()
+
+    def _windows_of(self, key):
+        return self.windows.of(key)
+
+    def _joined(self, joined, click):
+        before = joined[0].partition if joined else None
+        window = super()._joined(joined, click)
+        if window.partition != before:
+            self._enqueue(window)
+        return window
+
+    def _enqueue(self, window):
+        entry = self._due(window.end), next(self._numbers), window
+        heapq.heappush(self._queues[window.partition], entry)
+
+    def _passed(self):
+        passed = {}
+        for at, queue in enumerate(self._queues):
+            watermark = self.partitions[at].watermark
+            while queue and queue[0][0] < watermark:
+                window = heapq.heappop(queue)[-1]
+                is_open = any(one is window for one in self.windows.of(window.key))
+                if not is_open or window.partition != at:
+                    continue
+                if self._due(window.end) < watermark:
+                    passed[id(window)] = window
+                else:
+                    self._enqueue(window)
+        return list(passed.values())
+
+
 def pairs_of(tiles):
     """Return the multiset of (input, output) of tiles: both directions of each pair."""
     pairs = Counter()
@@ -209,6 +287,49 @@ def pairs_of(tiles):
             pairs[tile.click.item, neighbour] += 1
             pairs[neighbour, tile.click.item] += 1
     return pairs
+
+
+def pair_hash(input_key, output_key):
+    """Return the hash of a pair of item keys (ARCHITECTURE.md, Pairs)."""
+    return _mixed((0x9E3779B97F4A7C15 * input_key + output_key) & _MASK)
+
+
+_MASK = (1 << 64) - 1
+
+
+def _mixed(z):
+    """Return the finaliser of SplitMix64 (Steele, Lea, Flood 2014)."""
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
+    return z ^ (z >> 31)
+
+
+class PairSums:
+    """The pairs of tiles, counted and hash-summed by what `group_of` returns of their clicks.
+
+    Items are ids, of which `key_of` returns the key: by default XXH64 under seed 0.
+    """
+
+    def __init__(self, group_of=lambda click: click.partition, key_of=None):
+        self._group_of = group_of
+        self._key_of = key_of or (lambda item: xxhash.xxh64_intdigest(item.encode(), seed=0))
+        self._sums = defaultdict(lambda: (0, 0))
+
+    def add(self, tiles):
+        for tile in tiles:
+            for neighbour in tile.neighbours:
+                x, y = self._key_of(tile.click.item), self._key_of(neighbour)
+                self._count(tile.click, pair_hash(x, y))
+                self._count(tile.click, pair_hash(y, x))
+        return self
+
+    def _count(self, click, hashed):
+        count, total = self._sums[self._group_of(click)]
+        self._sums[self._group_of(click)] = count + 1, (total + hashed) & _MASK
+
+    def found(self):
+        """Return {group: (count, sum)} of the groups that have a pair."""
+        return dict(self._sums)
 
 
 def labelled_pairs(x, neighbours, negatives):

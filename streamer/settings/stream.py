@@ -65,6 +65,11 @@ class Training(Settings):
     )
     learning_rate: Positive = Field(0.2, description="eta of row-wise AdaGrad")
     epsilon: Positive = Field(1e-8, description="added to AdaGrad's accumulator")
+    audit: bool = Field(
+        False,
+        description="count and hash-sum the trained pairs of each session, too, from the first"
+        " start with it; memory and generations grow with every session, without bound",
+    )
 
 
 class Store(Settings):

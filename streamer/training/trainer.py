@@ -8,14 +8,16 @@ from kernels.tiles import Tiles
 from kernels.vocabulary import Ids
 from state.store import Store
 from streamer.settings.stream import Training
+from streamer.training.pairs import TrainedPairs
 
 
 class Trainer:
     """Trains tiles in the order in which they come, on the thread that owns the store."""
 
-    def __init__(self, settings: Training, store: Store) -> None:
+    def __init__(self, settings: Training, store: Store, pairs: TrainedPairs) -> None:
         self._settings = settings
         self._store = store
+        self._pairs = pairs
         self._scratch = _scratch(settings)
 
     def admit(self, ids: Ids) -> None:
@@ -35,7 +37,8 @@ class Trainer:
             half_lives=np.array(settings.popularity_half_lives, np.float64),
             partition_keys=partition_keys,
         )
-        return self._store.train(tiles, learning, self._scratch)
+        pairs = self._pairs.with_room(int(tiles.used[0]))
+        return self._store.train(tiles, pairs, learning, self._scratch)
 
 
 def _scratch(settings: Training) -> Scratch:

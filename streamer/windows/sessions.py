@@ -221,6 +221,7 @@ def _spans_in_order(lengths: NDArray[np.int64], order: NDArray[np.intp]) -> NDAr
 def _new_tiles(capacity: int, window: int) -> Tiles:
     return Tiles(
         items=np.zeros(capacity, np.uint64),
+        sessions=np.zeros(capacity, np.uint64),
         neighbours=np.zeros((capacity, 2 * window), np.uint64),
         n_neighbours=np.zeros(capacity, np.int64),
         weights=np.zeros(capacity, np.float32),

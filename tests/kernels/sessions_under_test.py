@@ -30,6 +30,7 @@ ROOM = 1 << 11
 def new_tiles(capacity, window):
     return Tiles(
         items=np.zeros(capacity, np.uint64),
+        sessions=np.zeros(capacity, np.uint64),
         neighbours=np.zeros((capacity, 2 * window), np.uint64),
         n_neighbours=np.zeros(capacity, np.int64),
         weights=np.zeros(capacity, np.float32),
@@ -164,6 +165,7 @@ class KernelSessions:
         for t in range(int(tiles.used[0])):
             click = self.clicks[int(tiles.partitions[t]), int(tiles.offsets[t])]
             assert click.item == tiles.items[t]
+            assert click.key == tiles.sessions[t]
             assert click.weight == tiles.weights[t]
             neighbours = tiles.neighbours[t, : tiles.n_neighbours[t]].tolist()
             self.tiles.append(Tile(click, tuple(sorted(neighbours))))

@@ -68,6 +68,19 @@ def test_fates_windows_tiles_and_counts_are_the_oracles(events, rules, capacity,
     assert (found.held, found.open_windows()) == (0, [])
 
 
+@examples(200)
+@given(events=streams(), rules=rules())
+def test_the_oracle_for_long_streams_is_the_oracle(events, rules):
+    events = [one for one in events if isinstance(one, Click)]
+    slow, quick = oracles.Sessions(rules, 3), oracles.KeyedSessions(rules, 3)
+
+    assert run_oracle(quick, events) == run_oracle(slow, events)
+    assert quick.open_windows() == slow.open_windows()
+    quick.close_all()
+    slow.close_all()
+    assert (quick.tiles, quick.closed, quick.counts) == (slow.tiles, slow.closed, slow.counts)
+
+
 @examples(100)
 @given(events=ordered_streams(), rules=rules())
 def test_early_and_on_close_train_the_same_pairs_of_a_stream_in_order(events, rules):

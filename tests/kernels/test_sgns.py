@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from kernels import sgns
 from kernels.negatives import Noise
-from kernels.table import insert_many
+from kernels.pairs import Pairs
+from kernels.table import insert_many, places
 from kernels.tiles import Tiles
 from tests import oracles
 from tests.strategies import examples
@@ -52,6 +53,7 @@ class Net:
             half_lives=HALF_LIVES,
             partition_keys=np.array([11, 22], np.uint64),
         )
+        self.pairs = new_pairs()
         slots = 1 + 2 * WINDOW + self.learning.negatives
         counts = [np.zeros(slots, np.float32) for _ in range(2)]
         vectors = [np.zeros((slots, dim), np.float32) for _ in range(4)]
@@ -61,8 +63,15 @@ class Net:
     def train(self, x=X, neighbours=(), weight=1.0, partition=0, offset=0):
         return self.train_all([(x, neighbours, weight, partition, offset)])
 
-    def train_all(self, tiles):
-        return sgns.train_tiles(as_tiles(tiles), self.rows, self.noise, self.learning, self.scratch)
+    def train_all(self, tiles, sessions=None):
+        return sgns.train_tiles(
+            as_tiles(tiles, sessions),
+            self.rows,
+            self.noise,
+            self.pairs,
+            self.learning,
+            self.scratch,
+        )
 
     @property
     def drawn(self):
@@ -75,10 +84,26 @@ class Net:
         return oracles.Model(*(one.astype(np.float64) for one in learned))
 
 
-def as_tiles(tiles):
+def new_pairs(n_sessions=0):
+    """Sums of two partitions, with room for so many sessions."""
+    room = places(n_sessions) if n_sessions else 0
+    return Pairs(
+        counts=np.zeros(2, np.int64),
+        sums=np.zeros(2, np.uint64),
+        table_keys=np.zeros(room, np.uint64),
+        table_slots=np.full(room, -1, np.int64),
+        sessions=np.zeros(n_sessions, np.uint64),
+        session_counts=np.zeros(n_sessions, np.int64),
+        session_sums=np.zeros(n_sessions, np.uint64),
+        used=np.zeros(1, np.int64),
+    )
+
+
+def as_tiles(tiles, sessions=None):
     n = len(tiles)
     out = Tiles(
         items=np.array([KEYS[x] for x, *_ in tiles], np.uint64),
+        sessions=np.array(sessions or [0] * n, np.uint64),
         neighbours=np.zeros((n, 2 * WINDOW), np.uint64),
         n_neighbours=np.array([len(neighbours) for _, neighbours, *_ in tiles], np.int64),
         weights=np.array([weight for _, _, weight, _, _ in tiles], np.float32),
@@ -302,7 +327,7 @@ def test_no_tiles_do_nothing():
     net = Net()
     tiles = as_tiles([(X, [1], 1.0, 0, 0)])
     tiles.used[0] = 0
-    assert sgns.train_tiles(tiles, net.rows, net.noise, net.learning, net.scratch) == 0
+    assert sgns.train_tiles(tiles, net.rows, net.noise, net.pairs, net.learning, net.scratch) == 0
     assert net.rows.accepted[0] == 0
 
 
@@ -338,5 +363,10 @@ def test_another_type_than_the_signatures_is_refused():
     wrong = net.rows._replace(inputs=net.rows.inputs.astype(np.float64))
     with pytest.raises(TypeError):
         sgns.train_tiles(
-            as_tiles([(X, [1], 1.0, 0, 0)]), wrong, net.noise, net.learning, net.scratch
+            as_tiles([(X, [1], 1.0, 0, 0)]),
+            wrong,
+            net.noise,
+            net.pairs,
+            net.learning,
+            net.scratch,
         )

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from kernels.pairs import Pairs
 from kernels.sgns import Learning, Scratch
 from kernels.tiles import Tiles
 from kernels.vocabulary import Ids
@@ -48,6 +49,7 @@ def train(store, begin, end):
         store.admit(Ids(ALL.keys[wanted], ALL.starts[wanted], ALL.lengths[wanted], ALL.data))
         tile = Tiles(
             items=ALL.keys[[x]],
+            sessions=np.zeros(1, np.uint64),
             neighbours=np.zeros((1, 2 * WINDOW), np.uint64),
             n_neighbours=np.array([len(neighbours)]),
             weights=np.ones(1, np.float32),
@@ -56,7 +58,14 @@ def train(store, begin, end):
             used=np.array([1]),
         )
         tile.neighbours[0, : len(neighbours)] = ALL.keys[neighbours]
-        store.train(tile, LEARNING, scratch(store.settings.dim))
+        store.train(tile, new_pairs(), LEARNING, scratch(store.settings.dim))
+
+
+def new_pairs():
+    table = np.zeros(0, np.uint64), np.zeros(0, np.int64)
+    sessions = np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros(0, np.uint64)
+    n_used = np.zeros(1, np.int64)
+    return Pairs(np.zeros(1, np.int64), np.zeros(1, np.uint64), *table, *sessions, n_used)
 
 
 def scratch(dim):

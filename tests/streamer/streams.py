@@ -24,7 +24,7 @@ class Record(NamedTuple):
     raw: bytes
 
 
-def config(directory, emission="early", n_shards=1, max_items=400, **sessions):
+def config(directory, emission="early", n_shards=1, max_items=400, audit=False, **sessions):
     return load(
         None,
         sessions={
@@ -37,7 +37,13 @@ def config(directory, emission="early", n_shards=1, max_items=400, **sessions):
             "max_kept": 6,
             **sessions,
         },
-        training={"dim": 8, "window": 3, "negatives": 4, "noise_table_size": 256},
+        training={
+            "dim": 8,
+            "window": 3,
+            "negatives": 4,
+            "noise_table_size": 256,
+            "audit": audit,
+        },
         store={"directory": directory, "max_items": max_items, "n_shards": n_shards},
     )
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import xxhash
 
 from state.offsets import Partition
 from streamer.pipeline import Start
@@ -71,6 +72,10 @@ def everything(pipeline):
         "ledger": sections["ledger"].values,
         "windows": (arrays, sections["windows"].values),
         "watermarks": sections["watermarks"].values,
+        "pairs": (
+            {name: one.tobytes() for name, one in sections["pairs"].arrays.items()},
+            sections["pairs"].values,
+        ),
         "offsets": pipeline.offsets.to_json(),
         "held": pipeline.windows.held,
     }
@@ -81,10 +86,11 @@ def everything(pipeline):
 
 @pytest.mark.parametrize("emission", ["early", "on_close"])
 def test_the_state_depends_on_the_clicks_and_not_on_how_they_are_cut(emission, run, records):
-    truth = everything(run(records, finish=False, emission=emission))
+    truth = everything(run(records, finish=False, emission=emission, audit=True))
     for name, sizes in SIZES.items():
         for n_shards in (1, 8):
-            one = run(records, sizes(), finish=False, emission=emission, n_shards=n_shards)
+            settings = {"emission": emission, "n_shards": n_shards, "audit": True}
+            one = run(records, sizes(), finish=False, **settings)
 
             assert everything(one) == truth, f"batches of {name}, {n_shards} shards"
 
@@ -138,11 +144,11 @@ def test_a_source_may_be_polled_for_any_number_of_clicks(n, tmp_path, manual_clo
 def test_a_restored_pipeline_has_an_equal_state_and_an_equal_future(
     emission, cut, run, records, tmp_path, manual_clock
 ):
-    truth = run(records, finish=False, emission=emission)
-    before = run(records[:cut], finish=False, emission=emission)
+    truth = run(records, finish=False, emission=emission, audit=True)
+    before = run(records[:cut], finish=False, emission=emission, audit=True)
     state = before.cut()
 
-    settings = streams.config(tmp_path / "again", emission=emission)
+    settings = streams.config(tmp_path / "again", emission=emission, audit=True)
     start = Start(state.sections, state.offsets, "another space")
     after = streams.pipeline(settings, tmp_path / "again", manual_clock, start)
 
@@ -151,6 +157,23 @@ def test_a_restored_pipeline_has_an_equal_state_and_an_equal_future(
         after.apply(batch)
     assert everything(after) == everything(truth)
     assert after.store.space_id == "space"
+    after._dead_letters.close()
+
+
+def test_a_generation_that_was_written_without_sums_of_pairs_goes_on(
+    run, records, tmp_path, manual_clock
+):
+    state = run(records[:500], finish=False).cut()
+    sections = {name: one for name, one in state.sections.items() if name != "pairs"}
+    settings = streams.config(tmp_path / "again")
+    start = Start(sections, state.offsets, "another space")
+    after = streams.pipeline(settings, tmp_path / "again", manual_clock, start)
+
+    assert [row[2:] for row in after.pairs.by_partition()] == [[0, "0" * 16]] * 2
+    before = after.ledger.pairs
+    for batch in streams.batches(settings, records[500:], repeat(11)):
+        after.apply(batch)
+    assert sum(count for *_, count, _ in after.pairs.by_partition()) == after.ledger.pairs - before
     after._dead_letters.close()
 
 
@@ -209,6 +232,28 @@ def test_each_click_is_counted_as_what_became_of_it(emission, size, run, records
     assert one.missing == 0
     one.finish()
     assert (one.windows.held, one.ledger.applied, one.missing) == (0, n_applied, 0)
+
+
+def pairs_by_session(pipeline):
+    arrays = pipeline.cut().sections["pairs"].arrays
+    rows = (arrays[name].tolist() for name in ("keys", "counts", "sums"))
+    return {key: (count, total) for key, count, total in zip(*rows, strict=True)}
+
+
+@pytest.mark.parametrize("emission", ["early", "on_close"])
+@pytest.mark.parametrize("size", SIZES)
+def test_the_pairs_of_partitions_and_sessions_are_those_of_the_oracle(emission, size, run, records):
+    one = run(records, SIZES[size](), emission=emission, max_items=40, audit=True)
+
+    *_, oracle = counted_by_the_oracle(records, one._config)
+    oracle.close_all()
+    by_partition = oracles.PairSums().add(oracle.tiles).found()
+    by_session = oracles.PairSums(lambda click: xxhash.xxh64_intdigest(click.key.encode(), seed=2))
+    rows = [["clicks", at, n, f"{total:016x}"] for at, (n, total) in by_partition.items()]
+    assert len(rows) == 2
+    assert sorted(one.cut().facts["pairs"]) == sorted(rows)
+    assert pairs_by_session(one) == by_session.add(oracle.tiles).found()
+    assert sum(n for n, _ in by_partition.values()) == one.ledger.pairs
 
 
 def test_a_dropped_click_is_missed(run, records, monkeypatch):

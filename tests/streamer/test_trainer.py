@@ -5,9 +5,13 @@ import pytest
 
 from kernels.tiles import Tiles
 from kernels.vocabulary import Ids
+from state.offsets import Partition
+from state.sections import Section
 from state.store import Store, StoreSettings
 from streamer.settings.stream import Training
+from streamer.training.pairs import TrainedPairs
 from streamer.training.trainer import Trainer
+from streamer.windows.watermark import Watermarks
 from tests import oracles
 
 PARTITION_KEYS = np.array([3, 4], np.uint64)
@@ -16,6 +20,13 @@ SETTINGS = Training(dim=8, window=2, negatives=3, passes=1, noise_table_size=4)
 
 def new_store():
     return Store(StoreSettings(8, 20, 1, 1, 4, SETTINGS.popularity_half_lives), {}, "s")
+
+
+def no_pairs():
+    watermarks = Watermarks(Section())
+    for number in (0, 1):
+        watermarks.index_of(Partition("clicks", number))
+    return TrainedPairs(watermarks, Section(), is_audited=False)
 
 
 def ids(*pairs):
@@ -30,6 +41,7 @@ def tile(item, neighbours=(), weight=1.0, partition=0, offset=0):
     near[0, : len(neighbours)] = neighbours
     return Tiles(
         np.array([item], np.uint64),
+        np.array([77], np.uint64),
         near,
         np.array([len(neighbours)]),
         np.array([weight], np.float32),
@@ -42,10 +54,12 @@ def tile(item, neighbours=(), weight=1.0, partition=0, offset=0):
 def trained(settings=SETTINGS, **where):
     """Return the store of two items after a click on the first beside the second."""
     store = new_store()
-    trainer = Trainer(settings, store)
+    summed = no_pairs()
+    trainer = Trainer(settings, store, summed)
     trainer.admit(ids((10, b"a"), (20, b"b")))
     pairs = trainer.train(tile(10, [20], **where), PARTITION_KEYS)
     assert pairs == 2
+    assert sum(count for *_, count, _ in summed.by_partition()) == 2
     return store
 
 
@@ -83,7 +97,7 @@ def test_more_passes_move_rows_further():
 
 def test_an_item_is_admitted_once():
     store = new_store()
-    trainer = Trainer(SETTINGS, store)
+    trainer = Trainer(SETTINGS, store, no_pairs())
     trainer.admit(ids((10, b"a"), (20, b"b"), (10, b"a")))
     trainer.admit(ids((10, b"a")))
     assert len(store) == 2
@@ -92,10 +106,10 @@ def test_an_item_is_admitted_once():
 def test_a_collision_that_was_not_filtered_stops_the_stream():
     store = new_store()
     with pytest.raises(AssertionError, match="without a row"):
-        Trainer(SETTINGS, store).admit(ids((10, b"a"), (10, b"b")))
+        Trainer(SETTINGS, store, no_pairs()).admit(ids((10, b"a"), (10, b"b")))
 
 
 def test_nothing_to_admit_is_nothing_done():
     store = new_store()
-    Trainer(SETTINGS, store).admit(ids())
+    Trainer(SETTINGS, store, no_pairs()).admit(ids())
     assert len(store) == 0
