@@ -1,4 +1,11 @@
-"""Commit a generation in numbered steps; retain and collect."""
+"""Commit a generation in numbered steps; retain and collect.
+
+What a process does that was paused after a check of its tenure, and superseded meanwhile: parts
+and a manifest go into a name of its own term; a generation that is renamed into place has a
+number above the one restored, and is void; a CURRENT that it writes has an older term in its
+line, and says nothing; a generation that it drops was one too many before the newer term began;
+and the `.tmp` that it removes is older than that term, too.
+"""
 
 import re
 from collections.abc import Callable, Mapping
@@ -57,7 +64,7 @@ class Checkpoints:
         self._last_number = _last_number(self._directory)
         self._newest = None if recovered is None else recovered.name
         self._point()
-        durable.collect_temporaries(self._checkpoints)
+        durable.collect_temporaries(self._checkpoints, self._tenure.check)
         self._collect()
 
     def commit(  # noqa: PLR0913 - each is one field of the manifest, by its name
@@ -82,7 +89,9 @@ class Checkpoints:
         is written by the next commit before its step 1; step 6 is repeated by it.
 
         Raises `NoSpace` before step 4, leaving nothing behind, and `Superseded` when a newer
-        term exists: checked before steps 1, 4, 5 and 6.
+        term exists: checked before steps 1, 4 and 5, before each removal, and at the end. Who
+        takes over looks for generations after its term has begun, we for terms after ours is
+        there: so one whose commit has returned is found by them, and is never void.
         """
         assert self._last_number is not None, "adopt comes first"
         self._tenure.check()
@@ -107,6 +116,7 @@ class Checkpoints:
         self._point()
         self._on_step(6)
         self._collect()
+        self._tenure.check()
         return name
 
     def _stage(self, beside: Path, sections: Sections, manifest: Manifest) -> None:

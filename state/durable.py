@@ -10,8 +10,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,10 +63,15 @@ def write(path: Path, content: Buffer) -> None:
 
     Raises `NoSpace` when the disk is full, leaving nothing behind.
     """
+    write_chunks(path, [content])
+
+
+def write_chunks(path: Path, chunks: Iterable[Buffer]) -> None:
+    """Write as `write` does, what comes in pieces; they are taken before the file is replaced."""
     beside = _beside(path)
-    with _failures(path):
+    with failures(path):
         try:
-            _create(beside, [content])
+            _create(beside, chunks)
             os.replace(beside, path)
         except BaseException:
             beside.unlink(missing_ok=True)
@@ -107,7 +112,7 @@ def read(path: Path) -> bytes | None:
 
     Raises `Unreadable` when the disk cannot read it, `StateError` when we may not.
     """
-    with _failures(path):
+    with failures(path):
         try:
             return path.read_bytes()
         except FileNotFoundError:
@@ -121,7 +126,7 @@ def read(path: Path) -> bytes | None:
 
 def identity(file: Path | int) -> Identity | None:
     """Return which file is at a path or behind a descriptor; None when there is none."""
-    with _failures(Path(str(file))):
+    with failures(Path(str(file))):
         try:
             found = os.stat(file)
         except (FileNotFoundError, NotADirectoryError):
@@ -131,7 +136,7 @@ def identity(file: Path | int) -> Identity | None:
 
 def entries(directory: Path) -> list[Path]:
     """Return what stands in `directory`, in order; nothing when it is absent."""
-    with _failures(directory):
+    with failures(directory):
         return sorted(directory.iterdir()) if directory.exists() else []
 
 
@@ -167,7 +172,7 @@ def decode_section(content: bytes) -> Section:
 
 def make_directory(path: Path) -> None:
     """Make `path` and the directories above it, durably; nothing happens if it is there."""
-    with _failures(path):
+    with failures(path):
         missing = [p for p in (path, *path.parents) if not p.exists()]
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -180,29 +185,42 @@ def make_directory(path: Path) -> None:
 
 def rename_directory(source: Path, target: Path) -> None:
     """Move a directory of fsynced files into place, durably: it is there whole or not at all."""
-    with _failures(target):
+    with failures(target):
         sync_directory(source)
         os.rename(source, target)
         sync_directory(target.parent)
 
 
 def remove_tree(path: Path) -> None:
-    """Remove the directory or file at `path`; a crash on the way leaves only a `.tmp`."""
-    with _failures(path):
+    """Remove what is at `path`, if it is still there; a crash on the way leaves only a `.tmp`.
+
+    A superseded owner may be removing it as well, or be writing into it: what is left of it
+    then is collected by the next start.
+    """
+    with failures(path), suppress(FileNotFoundError):
         doomed = path
         if path.suffix != TEMPORARY:
             doomed = _beside(path)
             os.rename(path, doomed)
             sync_directory(path.parent)
-        if doomed.is_dir():
+        if not doomed.is_dir():
+            doomed.unlink()
+            return
+        try:
             shutil.rmtree(doomed)
-        else:
-            doomed.unlink(missing_ok=True)
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
 
 
-def collect_temporaries(directory: Path) -> None:
-    """Remove what crashes left behind in `directory`."""
+def collect_temporaries(directory: Path, check: Callable[[], None]) -> None:
+    """Remove what crashes left behind in `directory`; `check` raises once it is not ours.
+
+    It is asked after the look and before each removal, so that nothing of a newer owner, which
+    writes only after its term has begun, is among what is removed.
+    """
     for path in sorted(directory.glob("*" + TEMPORARY)):
+        check()
         remove_tree(path)
 
 
@@ -220,7 +238,7 @@ def lock(path: Path) -> int | None:
 
     Closing the returned descriptor unlocks. Raises `FileNotFoundError` when nothing is there.
     """
-    with _failures(path, FileNotFoundError):
+    with failures(path, FileNotFoundError):
         descriptor = os.open(path, os.O_RDWR)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -232,13 +250,42 @@ def lock(path: Path) -> int | None:
         return descriptor
 
 
+def touch(descriptor: int) -> None:
+    """Note on the open file that its owner lives; nothing of it has to survive a power cut."""
+    os.utime(descriptor)
+
+
+def touched(path: Path) -> int | None:
+    """Return a number that each `touch` of the file at `path` changes; None when there is none."""
+    with failures(path):
+        try:
+            return os.stat(path).st_mtime_ns
+        except FileNotFoundError:
+            return None
+
+
+def create(path: Path, content: bytes) -> None:
+    """Create the file at `path`, whole or not at all.
+
+    Raises `FileExistsError` when somebody else created it: of several callers one wins.
+    """
+    beside = _beside(path)
+    with failures(path, FileExistsError):
+        try:
+            _create(beside, [content])
+            os.link(beside, path)
+            sync_directory(path.parent)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
 def create_locked(path: Path, content: bytes) -> int:
     """Create the file at `path`, locked by us before anyone can see it; return its descriptor.
 
     Raises `FileExistsError` when somebody else created it: of several callers one wins.
     """
     beside = _beside(path)
-    with _failures(path, FileExistsError):
+    with failures(path, FileExistsError):
         descriptor = -1
         try:
             _create(beside, [content])
@@ -255,61 +302,25 @@ def create_locked(path: Path, content: bytes) -> int:
         return descriptor
 
 
-class AppendLog:
-    """A file that only grows, and is cut back to a committed length at a restore.
+def write_all(descriptor: int, view: memoryview) -> None:
+    """Write all of `view`, however often the system takes only a part of it."""
+    while view:
+        view = view[os.write(descriptor, view) :]
 
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "letters"
-    >>> log = AppendLog(path)
-    >>> log.append(b"kept;")
-    >>> committed = log.sync()
-    >>> log.append(b"after the commit;")
-    >>> log.close()
-    >>> restored = AppendLog(path)
-    >>> restored.truncate_to(committed)
-    >>> path.read_bytes(), restored.sync()
-    (b'kept;', 5)
-    >>> restored.close()
-    """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        make_directory(path.parent)
-        with _failures(path):
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-            sync_directory(path.parent)
-            self._length = os.fstat(self._descriptor).st_size
-
-    def append(self, content: bytes) -> None:
-        """Add `content` whole, or nothing: on a full disk what was begun is cut off again."""
-        with _failures(self._path):
-            try:
-                _write_all(self._descriptor, memoryview(content))
-            except OSError:
-                os.ftruncate(self._descriptor, self._length)
-                raise
-            self._length += len(content)
-
-    def sync(self) -> int:
-        """Make what was appended durable; return the length to commit."""
-        with _failures(self._path):
-            os.fsync(self._descriptor)
-        return self._length
-
-    def truncate_to(self, length: int) -> bool:
-        """Cut off what lies beyond `length`; False if the file is another one, rotated, shorter."""
-        if length < self._length:
-            with _failures(self._path):
-                os.ftruncate(self._descriptor, length)
-                os.fsync(self._descriptor)
-            self._length = length
-        return length == self._length
-
-    def close(self) -> None:
-        """Release the file; may be called again."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+@contextmanager
+def failures(path: Path, *expected: type[OSError]) -> Iterator[None]:
+    """Turn what the system refuses, but for what the caller expects, into one line."""
+    try:
+        yield
+    except expected:
+        raise
+    except OSError as error:
+        if error.errno in _FULL:
+            message = f"{str(path)!r}: no space left ({error.strerror}); free some on its disk"
+            raise NoSpace(message) from error
+        message = f"{str(path)!r}: {error.strerror}; check the path, its owner and permissions"
+        raise StateError(message) from error
 
 
 def _beside(path: Path) -> Path:
@@ -343,7 +354,7 @@ def _section_chunks(section: Section) -> list[Buffer]:
 
 
 def _write_part(path: Path, chunks: Iterable[Buffer]) -> Part:
-    with _failures(path):
+    with failures(path):
         try:
             return _create(path, chunks)
         except FileExistsError:
@@ -361,7 +372,7 @@ def _create(path: Path, chunks: Iterable[Buffer]) -> Part:
     try:
         for chunk in _pieces(chunks):
             digest.update(chunk)
-            _write_all(descriptor, chunk)
+            write_all(descriptor, chunk)
             size += len(chunk)
         os.fsync(descriptor)
     finally:
@@ -376,23 +387,3 @@ def _pieces(chunks: Iterable[Buffer]) -> Iterator[memoryview]:
             plain = view.cast("B")
             for start in range(0, len(plain), _CHUNK_BYTES):
                 yield plain[start : start + _CHUNK_BYTES]
-
-
-def _write_all(descriptor: int, view: memoryview) -> None:
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
-@contextmanager
-def _failures(path: Path, *expected: type[OSError]) -> Iterator[None]:
-    """Turn what the system refuses, but for what the caller expects, into one line."""
-    try:
-        yield
-    except expected:
-        raise
-    except OSError as error:
-        if error.errno in _FULL:
-            message = f"{str(path)!r}: no space left ({error.strerror}); free some on its disk"
-            raise NoSpace(message) from error
-        message = f"{str(path)!r}: {error.strerror}; check the path, its owner and permissions"
-        raise StateError(message) from error

@@ -1,19 +1,27 @@
-"""Who may write: the lock, the terms, and what a superseded term left behind.
+"""Who may write: the lock, the lease, the terms, and what a superseded term left behind.
 
 `terms/<n>` is created exclusively by each start and names the generation that it restored. A
 living process holds a lock on its term's file, from before the file can be seen: a start is
-refused while it lives, and not a moment longer. `OWNER` is written with the first generation: it
-says that there was one, and tells the state from every other.
+refused while it lives, and not a moment longer. It also touches the file again and again: that
+is the lease. Who watches it and sees no change takes over though the lock is held, by the next
+term; what the other does later is void. `OWNER` is written with the first generation: it says
+that there was one, and tells the state from every other.
+
+Between a `Tenure.check` and the act that follows it a process may be paused, and superseded. So
+each act is one that harms nothing when it comes late: it creates a name that has the term in it,
+or one that only the first creates; or it writes a pointer under a term that readers compare; or
+it removes what was seen before the check, when no newer term had written yet.
 """
 
 import json
 import os
 import re
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from state import durable
 from state.durable import TEMPORARY, Identity
@@ -63,10 +71,20 @@ class Lineage:
         return False
 
 
-class Tenure:
-    """The right to write under one term, until a newer one exists or its file is gone."""
+class Sign(NamedTuple):
+    """A sign of life: the newest term, and a number that changes when its owner renews it."""
 
-    def __init__(self, directory: Path, term: int, file: Identity | None, run: str) -> None:
+    term: int
+    renewal: int
+
+
+class Tenure:
+    """The right to write under one term, until a newer one exists or its file is gone.
+
+    `run` is drawn for each term: two state directories have the same terms, and other runs.
+    """
+
+    def __init__(self, directory: Path, term: int, run: str, file: Identity | None) -> None:
         self._directory = directory
         self._file = file
         self.term = term
@@ -91,52 +109,81 @@ class Tenure:
             )
             raise Superseded(message)
 
-    def wrote(self, term: int, run: str) -> bool:
-        """Return whether that run of that term is one of this directory's."""
-        return _line(self._directory, term).get("run") == run
-
     def owner(self) -> str | None:
         """Return the id of the state in our directory; None before its first commit."""
         return read_owner(self._directory)
 
+    def wrote(self, term: int, run: str) -> bool:
+        """Tell whether `run` is that of `term` of our directory, so that what it wrote is ours."""
+        return _line(self._directory, term).get("run") == run
+
 
 class Hold:
-    """A state directory that no other living process may write to; `release` lets go."""
+    """A state directory that no other living process may write to; `release` lets go.
 
-    def __init__(self, directory: Path, next_term: int, descriptor: int | None) -> None:
+    One that is `contested` was taken from a process that holds the lock and has not renewed its
+    lease: that one may go on. `renew` may be called from another thread.
+    """
+
+    def __init__(
+        self, directory: Path, next_term: int, descriptor: int | None, last: Sign | None = None
+    ) -> None:
         self._directory = directory
         self._next_term = next_term
         self._descriptor = descriptor
+        self._last = last
+        self._guard = threading.Lock()
+        self.is_contested = last is not None
+
+    @property
+    def predecessor(self) -> int:
+        """The newest term before ours, 0 when there is none."""
+        return self._next_term - 1
 
     def begin_term(self, restored: GenerationName | None) -> Tenure:
         """Create the next term exclusively, naming the generation that it goes on from.
 
         Its file is locked before it can be seen. Raises `DirectoryTaken` if another start
-        was quicker.
+        was quicker, or if the process from which a contested directory is taken has gone on.
         """
-        term = self._next_term
-        run = os.urandom(4).hex()
+        self.check()
+        term, run = self._next_term, os.urandom(4).hex()
         line = {
-            "run": run,
             "restored": None if restored is None else str(restored),
             "last_number": last_number(self._directory),
             "pid": os.getpid(),
+            "run": run,
         }
         content = json.dumps(line).encode() + b"\n"
         try:
             descriptor = durable.create_locked(_term_path(self._directory, term), content)
         except FileExistsError as error:
             raise DirectoryTaken(_taken(self._directory, term)) from error
-        self.release()
-        self._descriptor = descriptor
+        self._replace(descriptor)
         self._next_term = term + 1
-        return Tenure(self._directory, term, durable.identity(descriptor), run)
+        self._last = None
+        return Tenure(self._directory, term, run, durable.identity(descriptor))
+
+    def check(self) -> None:
+        """Raise `DirectoryTaken` if the process from which we take the directory has gone on."""
+        if self._last is not None and last_sign(self._directory) != self._last:
+            raise DirectoryTaken(_taken(self._directory, self._last.term))
+
+    def renew(self) -> None:
+        """Renew the lease: whoever watches sees that this process is not paused."""
+        with self._guard:
+            if self._descriptor is not None:
+                durable.touch(self._descriptor)
 
     def release(self) -> None:
         """Let go of the directory; may be called again."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        self._replace(None)
+
+    def _replace(self, descriptor: int | None) -> None:
+        with self._guard:
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+            self._descriptor = descriptor
 
 
 def hold(directory: Path) -> Hold:
@@ -158,6 +205,22 @@ def hold(directory: Path) -> Hold:
         os.close(descriptor)  # a newer term came between the look and the lock
 
 
+def overtake(directory: Path, last: Sign) -> Hold:
+    """Take the state directory from a process that lives and gave no sign since `last`.
+
+    Nothing changes before `begin_term`, which decides: of several that do this one wins, and
+    none if the other has gone on.
+    """
+    return Hold(directory, last.term + 1, None, last)
+
+
+def last_sign(directory: Path) -> Sign | None:
+    """Return the last sign of life of whoever has the directory; None before the first term."""
+    newest = max(terms(directory), default=0)
+    renewal = durable.touched(_term_path(directory, newest)) if newest else None
+    return None if renewal is None else Sign(newest, renewal)
+
+
 def read_owner(directory: Path) -> str | None:
     """Return which state this directory belongs to: an id that no other state has, if any."""
     content = durable.read(directory / OWNER)
@@ -167,7 +230,8 @@ def read_owner(directory: Path) -> str | None:
 def name_owner(directory: Path, owner: str | None = None) -> None:
     """Say to which state a directory belongs, by default to a new one, if nothing says so yet."""
     if read_owner(directory) is None:
-        durable.write(directory / OWNER, f"{owner or os.urandom(16).hex()}\n".encode())
+        with suppress(FileExistsError):  # of several that do so, the first is right
+            durable.create(directory / OWNER, f"{owner or os.urandom(16).hex()}\n".encode())
 
 
 def terms(directory: Path) -> list[int]:

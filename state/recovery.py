@@ -62,12 +62,7 @@ def newest(
     """
     checkpoints = directory / "checkpoints"
     if generation is not None:
-        name = _numbered(directory, generation)
-        try:
-            return _checked(checkpoints, name, fingerprint)
-        except _Damage as damage:
-            message = f"{damage}; {_way_out(checkpoints, name)}"
-            raise DamagedCheckpoint(message) from damage
+        return restore(directory, _numbered(directory, generation), fingerprint)
     candidates, notes = _candidates(directory)
     faults = list(notes)
     for name in candidates:
@@ -82,6 +77,20 @@ def newest(
         message = f"no whole generation in {str(checkpoints)!r}: {'; '.join(faults)}; {_RETREAT}"
         raise DamagedCheckpoint(message)
     return None
+
+
+def restore(directory: Path, name: GenerationName, fingerprint: Mapping[str, Any]) -> Recovered:
+    """Return the generation `name` of a state directory to go on from it, wherever CURRENT points.
+
+    Raises `DamagedCheckpoint` when it is not what was written, `ForeignCheckpoint` when the
+    settings are not those of the state.
+    """
+    checkpoints = directory / "checkpoints"
+    try:
+        return _checked(checkpoints, name, fingerprint)
+    except _Damage as damage:
+        message = f"{damage}; {_way_out(checkpoints, name)}"
+        raise DamagedCheckpoint(message) from damage
 
 
 def load(directory: Path, name: GenerationName) -> Recovered:

@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any
@@ -53,17 +54,24 @@ def run(
         bool,
         typer.Option("--take-group", help="Write over what others have committed to our group."),
     ] = False,
+    standby: Annotated[
+        bool, typer.Option("--standby", help="Wait while another holds the state, then take over.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Learn from the configured source until it ends or a SIGTERM comes."""
+    if standby and generation is not None:
+        msg = "--standby: expected no --generation beside it, found both; roll back by itself first"
+        raise ConfigError(msg)
     loaded = settings.load(config)
     configure_logs(loaded.log)
     clock = SystemClock()
     daemon = Daemon(
         loaded,
-        open_source(loaded, clock, take_group=take_group),
+        partial(open_source, loaded, clock, take_group=take_group),
         clock,
         generation=generation,
+        is_standby=standby,
         on_progress=kernel_progress(sys.stderr, clock),
     )
     stop_on_signals(daemon.stop)

@@ -13,8 +13,8 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from kernels import policy
-from state import lease, recovery
 from state.checkpoint import Checkpoints
+from state.errors import StateError
 from state.offsets import Offsets, Partition
 from state.publication import Publications
 from state.recovery import Recovered
@@ -33,6 +33,7 @@ from streamer.pipeline import Pipeline, Start
 from streamer.publishing.publisher import Committed, Publisher
 from streamer.sources.contract import Claim, Source
 from streamer.sources.dead_letters import DeadLetters
+from streamer.standby import Entered, Standby, enter
 
 log = structlog.get_logger()
 
@@ -45,20 +46,27 @@ DEAD_LETTERS = "dead-letters.jsonl"
 class Daemon:
     """The stream's process: one thread reads, trains and commits; the rest runs beside it.
 
-    `run` does everything. `stop` may be called from a signal handler or another thread.
+    `run` does everything. `stop` may be called from a signal handler or another thread. A standby
+    opens the source twice: to see that it can, and when it has taken over.
     """
 
-    def __init__(
+    _source: Source
+
+    def __init__(  # noqa: PLR0913 - the last three are each an option of the command
         self,
         config: Config,
-        source: Source,
+        open_source: Callable[[], Source],
         clock: Clock,
         *,
         generation: int | None = None,
+        is_standby: bool = False,
         on_progress: Callable[[int, int, str], None] | None = None,
     ) -> None:
         self._config = config
-        self._source = source
+        self._open_source = open_source
+        self._close_source: Callable[[], None] = lambda: None
+        self._is_standby = is_standby
+        self._entered: Entered | None = None
         self._clock = clock
         self._made_at = clock.monotonic()
         self._generation = generation
@@ -80,15 +88,23 @@ class Daemon:
         generation, whose manifest is the truth; tell the outside the offsets, which must not be
         ahead of it; close the source; and stop the metrics last, so that the drain is seen.
 
-        After an error nothing is committed.
+        After an error nothing is committed. A standby that is told to stop while it waits has
+        done nothing, and says so.
         """
         try:
-            pipeline, publisher = self._start()
+            started = self._start()
+            if started is None:
+                return {"clicks": 0, "stood_by": True}
+            pipeline, publisher = started
             before, began = pipeline.clicks, self._clock.monotonic()
             is_exhausted = self._loop(pipeline, publisher)
             speed = (pipeline.clicks - before) / max(self._clock.monotonic() - began, 1e-9)
             summary = self._drain(pipeline, publisher, is_exhausted=is_exhausted)
             return {**summary, "clicks_per_second": round(speed)}
+        except StateError:
+            if self._entered is not None:
+                self._entered.renewal.look()  # what a superseded process meets has one cause
+            raise
         finally:
             self._close()
 
@@ -97,8 +113,9 @@ class Daemon:
         self._stopping.set()
         self._drained_by.shorten_to(self._config.checkpoint.drain_seconds)
 
-    def _start(self) -> tuple[Pipeline, Publisher]:
+    def _start(self) -> tuple[Pipeline, Publisher] | None:
         config = self._config
+        self._open()
         if config.metrics.is_enabled:
             app = monitoring_app(self.metrics.registry, self.health)
             server = HttpServer(app, config.metrics.host, config.metrics.port, "metrics.port")
@@ -109,7 +126,10 @@ class Daemon:
         n_kernels = policy.compile_all(self._on_progress)
         seconds = round(self._clock.monotonic() - started, 3)
         log.info("kernels_compiled", kernels=n_kernels, seconds=seconds)
-        pipeline, publisher = self._restore()
+        self._entered = self._enter()
+        if self._entered is None:
+            return None
+        pipeline, publisher = self._restore(self._entered)
         self._source.seek(pipeline.offsets, pipeline.marks())
         publisher.begin(is_new=pipeline.begin_at(self._source))
         self.pipeline, self.publisher = pipeline, publisher
@@ -117,21 +137,49 @@ class Daemon:
         self.started.set()
         return pipeline, publisher
 
-    def _restore(self) -> tuple[Pipeline, Publisher]:
-        """Take the directory, restore the newest generation or start a new space, begin a term."""
+    def _open(self) -> None:
+        self._source = self._open_source()
+        self._close_source = self._source.close
+
+    def _enter(self) -> Entered | None:
+        """Take the directory, as a standby when it may be taken; None when told to stop before."""
+        config, standby = self._config, None
+        if self._is_standby:
+            self._close_source()
+            standby = Standby(
+                config.store.directory,
+                config.store.lease_seconds,
+                self._clock,
+                self._stopping.is_set,
+                self._on_wait,
+            )
+        entered = enter(config, self._generation, standby)
+        if entered is not None:
+            self._closers.append(entered.leave)
+            if self._is_standby:
+                self.metrics.standby.set(0)
+                self.health.not_ready("starting")
+                self._open()
+        return entered
+
+    def _on_wait(self, term: int) -> None:
+        directory = str(self._config.store.directory)
+        self.metrics.standby.set(1)
+        self.health.not_ready(f"standing by: term {term} has {directory!r}")
+        log.info("standing_by", term=term, directory=directory)
+
+    def _restore(self, entered: Entered) -> tuple[Pipeline, Publisher]:
+        """Take over what the newest generation holds, or start a new space."""
         config, directory = self._config, self._config.store.directory
-        hold = lease.hold(directory)
-        self._closers.append(hold.release)
-        found = recovery.newest(directory, config.fingerprint(), self._generation)
+        found, tenure = entered.found, entered.tenure
         for note in found.notes if found else ():
             log.warning("generation_passed_over", reason=note)
         name = found.name if found else None
-        tenure = hold.begin_term(name)
         checkpoints = Checkpoints(directory, tenure, config.checkpoint.retain)
         checkpoints.adopt(found)
         publications = Publications(config.published, tenure, config.index.retain)
         publications.adopt(name)
-        pipeline = self._build(found)
+        pipeline = self._build(entered)
         log.info(
             "restored" if found else "started_afresh",
             term=tenure.term,
@@ -153,15 +201,19 @@ class Daemon:
         self._observer = observer
         return pipeline, publisher
 
-    def _build(self, found: Recovered | None) -> Pipeline:
-        settings = self._config.clicks
+    def _build(self, entered: Entered) -> Pipeline:
+        settings, found = self._config.clicks, entered.found
         letters = DeadLetters(
             self._config.store.directory / DEAD_LETTERS,
             settings.max_dead_letters,
             settings.max_dead_letter_share,
         )
         self._closers.append(letters.close)
-        letters.truncate_to(found.manifest.facts["dead_letters_bytes"] if found else 0)
+        entered.tenure.check()  # so what was opened is not the file of a newer term
+        letters.truncate_to(
+            found.manifest.facts["dead_letters_bytes"] if found else 0,
+            is_contested=entered.hold.is_contested,
+        )
         start = Start(
             found.sections if found else {},
             found.manifest.offsets if found else Offsets(),
@@ -179,10 +231,13 @@ class Daemon:
         """Step until told to stop; return whether the source has ended."""
         pace = Pace(self._clock, self._config.source.max_clicks_per_second)
         doubts = Doubts(pipeline, self._clock, self._config.clicks.time_unit)
+        assert self._entered is not None
+        renewal = self._entered.renewal
         log.info("polling", seconds=round(self._clock.monotonic() - self._made_at, 3))
         obstacles = Obstacles(self.health, self._clock)
         while not self._stopping.is_set():
             self.health.turn()
+            renewal.check()
             publisher.tick()
             if self._must_wait(publisher, obstacles):
                 self._clock.sleep(WAIT_SECONDS)
@@ -236,7 +291,7 @@ class Daemon:
 
     def _close(self) -> None:
         """Release everything, the source first and the metrics last; an error stops none of it."""
-        for close in [self._source.close, *reversed(self._closers)]:
+        for close in [self._close_source, *reversed(self._closers)]:
             try:
                 close()
             except Exception:  # closing goes on

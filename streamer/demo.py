@@ -60,7 +60,9 @@ def run(port: int, seconds: float | None, *, is_quiet: bool) -> dict[str, Any]:
         configure_logs(config.log)
         clock = SystemClock()
         source = SimulatedClicks(TRAFFIC, clock)
-        daemon = Daemon(config, source, clock, on_progress=kernel_progress(sys.stderr, clock))
+        daemon = Daemon(
+            config, lambda: source, clock, on_progress=kernel_progress(sys.stderr, clock)
+        )
         searcher = Searcher(
             config.published, config.serving, clock, ServingMetrics(CollectorRegistry())
         )

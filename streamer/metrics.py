@@ -117,6 +117,9 @@ class DaemonMetrics:
         counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
         by_reason = ["reason"]
         self.term = gauge("livevec_term", "Term under which the daemon writes")
+        self.standby = gauge(
+            "livevec_standby", "1 while the daemon waits for another to end, else 0"
+        )
         self.clicks_read = counter("livevec_clicks_read", "Records read")
         self.clicks_applied = counter("livevec_clicks_applied", "Clicks whose tile was trained")
         self.clicks_filtered = counter("livevec_clicks_filtered", "Clicks left out", by_reason)

@@ -13,9 +13,10 @@ from state.errors import DamagedCheckpoint, NoSpace
 from state.index import IndexSettings
 from state.manifest import GenerationName
 from state.offsets import Offsets
-from state.publication import Publications, VersionName
+from state.publication import Publications
 from state.recovery import Recovered
 from state.sections import Sections
+from state.versions import VersionName
 from streamer.clock import Clock
 from streamer.config import Config
 from streamer.deadline import Deadline

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kernels.topk import largest
 from state.index import IVF, LSH, RECALL_AT
-from state.publication import Version
+from state.versions import Version
 from streamer.errors import InvalidQuery, UnknownItem
 from streamer.settings.process import Serving
 

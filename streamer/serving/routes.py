@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from state.publication import Version
+from state.versions import Version
 from streamer.errors import InvalidQuery, NotReady, QueryError, UnknownItem
 from streamer.serving.ranking import Answer, Options, Searchable
 from streamer.serving.schema import (

@@ -10,7 +10,7 @@ from pathlib import Path
 import structlog
 
 from state.errors import DamagedVersion, RecallBelowFloor, StateError, Superseded
-from state.publication import Version, VersionName, open_version, read_current
+from state.versions import Version, VersionName, open_version, read_current
 from streamer.clock import Clock
 from streamer.errors import NotReady
 from streamer.metrics import ServingMetrics

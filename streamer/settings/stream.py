@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from streamer.settings.base import Count, NotNegative, Positive, Settings, Share, fixed
+from streamer.settings.base import LARGEST, Count, NotNegative, Positive, Settings, Share, fixed
 
 
 class Sessions(Settings):
@@ -80,6 +80,9 @@ class Store(Settings):
         1_000_000, "items with a row; clicks on further new items are filtered (store_full)"
     )
     n_shards: Annotated[int, Field(ge=1, le=1024)] = fixed(4, "blocks of rows")
+    lease_seconds: Annotated[float, Field(ge=2, le=LARGEST, allow_inf_nan=False)] = Field(
+        5.0, description="how long a standby looks in vain for a sign of life before it takes over"
+    )
 
 
 class Checkpoint(Settings):

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import msgspec
 
-from state.durable import AppendLog
+from state.append_log import AppendLog
 from state.errors import NoSpace
 from streamer.errors import DeadLetterLimit
 from streamer.sources.clicks import DeadLetter
@@ -49,9 +49,14 @@ class DeadLetters:
         self._write()
         return self._log.sync()
 
-    def truncate_to(self, length: int) -> None:
-        """Forget what lies beyond `length`; called at a restore, before the first append."""
-        self.is_rotated = not self._log.truncate_to(length)
+    def truncate_to(self, length: int, *, is_contested: bool = False) -> None:
+        """Forget what lies beyond `length`; called at a restore, before the first append.
+
+        The file of a contested directory is copied: the process that is superseded may go on to
+        append to its own, or to cut it back.
+        """
+        cut = self._log.replace_by_copy if is_contested else self._log.truncate_to
+        self.is_rotated = not cut(length)
 
     def check(self, n_dead: int, n_read: int) -> None:
         """Raise `DeadLetterLimit` if `n_dead` of `n_read` clicks are more than is tolerated.

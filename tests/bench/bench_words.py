@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from state.publication import open_version, read_current
+from state.versions import open_version, read_current
 from streamer import config as settings
 from streamer.clock import SystemClock
 from streamer.daemon import Daemon
@@ -53,7 +53,7 @@ def learned(data: Path, directory: Path) -> Searchable:
     )
     clock = SystemClock()
     configure_logs(Log(level="warning"))
-    Daemon(config, open_source(config, clock), clock).run()
+    Daemon(config, lambda: open_source(config, clock), clock).run()
     name = read_current(config.published)
     assert name is not None
     return Searchable.of(open_version(config.published, name, "ivf"), config.serving)

@@ -14,6 +14,7 @@ SERVING_MAY = (*BASE, "serving")
 COMPOSERS = {
     "ledger": 5,
     "pace": 5,
+    "standby": 5,
     "pipeline": 6,
     "health": 5,
     "observer": 7,

@@ -8,7 +8,8 @@ from state import lease
 from state.index import BuiltIndex, IndexSettings, Items, build
 from state.manifest import GenerationName, Manifest
 from state.offsets import Offsets, Partition
-from state.publication import Publications, VersionName
+from state.publication import Publications
+from state.versions import VersionName
 
 SMALL = IndexSettings(("ivf", "lsh"), recall_target=0.97, lsh_bits=128, min_rows=300, seed=1)
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from state import lease, recovery
+from state import lease, succession
 from state.checkpoint import Checkpoints
+from state.lease import Hold
 from state.manifest import GenerationName
 from state.offsets import Offsets, Partition
 from state.recovery import Recovered
@@ -31,13 +32,14 @@ class Life:
         generation: int | None = None,
         retain: int = 3,
         on_step: Callable[[int], None] = lambda step: None,
+        hold: Hold | None = None,
     ) -> None:
         self.directory = directory
-        self.hold = lease.hold(directory)
+        self.hold = hold or lease.hold(directory)
         try:
-            self.recovered = recovery.newest(directory, FINGERPRINT, generation)
-            restored = None if self.recovered is None else self.recovered.name
-            self.tenure = self.hold.begin_term(restored)
+            self.recovered, self.tenure = succession.succeed(
+                directory, self.hold, FINGERPRINT, generation
+            )
             self.checkpoints = Checkpoints(directory, self.tenure, retain, on_step)
             self.checkpoints.adopt(self.recovered)
         except BaseException:

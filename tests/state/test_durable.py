@@ -13,8 +13,9 @@ from hypothesis.extra import numpy as hnp
 from safetensors import safe_open
 
 from state import durable
-from state.durable import AppendLog, Part
-from state.errors import NoSpace, StateError
+from state.append_log import AppendLog
+from state.durable import Part
+from state.errors import NoSpace, StateError, Superseded
 from state.sections import Section
 from tests.state.children import run_in_child
 
@@ -190,11 +191,11 @@ def test_a_full_disk_is_no_space_and_leaves_the_old_file_alone(tmp_path: Path) -
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
 def test_a_device_without_space_is_no_space() -> None:
-    with durable._failures(Path("/dev/full")):
+    with durable.failures(Path("/dev/full")):
         descriptor = os.open("/dev/full", os.O_WRONLY)
 
-    with pytest.raises(NoSpace), durable._failures(Path("/dev/full")):
-        durable._write_all(descriptor, memoryview(b"x"))
+    with pytest.raises(NoSpace), durable.failures(Path("/dev/full")):
+        durable.write_all(descriptor, memoryview(b"x"))
     os.close(descriptor)
 
 
@@ -220,7 +221,7 @@ def test_a_removal_that_dies_half_way_leaves_only_a_temporary(tmp_path: Path) ->
     assert run_in_child(body) == 7
     (left,) = durable.entries(tmp_path)
     assert left.suffix == durable.TEMPORARY
-    durable.collect_temporaries(tmp_path)
+    durable.collect_temporaries(tmp_path, lambda: None)
     assert durable.entries(tmp_path) == []
 
 
@@ -278,6 +279,94 @@ def test_a_log_shorter_than_committed_is_not_filled_up(tmp_path: Path) -> None:
     assert not log.truncate_to(100)
     assert log.sync() == 1
     log.close()
+
+
+@pytest.mark.parametrize("committed", [0, 4, 8, 100])
+def test_a_log_that_was_replaced_by_a_copy_is_out_of_reach_of_who_had_it_open(
+    tmp_path: Path, committed: int
+) -> None:
+    paused = AppendLog(tmp_path / "dead")
+    paused.append(b"one\ntwo\n")
+    successor = AppendLog(tmp_path / "dead")
+
+    is_whole = successor.replace_by_copy(committed)
+    paused.append(b"late\n")
+    paused.truncate_to(1)
+    successor.append(b"new\n")
+
+    kept = min(committed, 8)
+    assert is_whole == (committed <= 8)
+    assert (tmp_path / "dead").read_bytes() == b"one\ntwo\n"[:kept] + b"new\n"
+    assert successor.sync() == kept + 4
+    assert os.listdir(tmp_path) == ["dead"]
+    paused.close()
+    successor.close()
+
+
+def test_of_several_that_create_a_file_the_first_is_right(tmp_path: Path) -> None:
+    durable.create(tmp_path / "OWNER", b"first")
+
+    with pytest.raises(FileExistsError):
+        durable.create(tmp_path / "OWNER", b"second")
+
+    assert (tmp_path / "OWNER").read_bytes() == b"first"
+    assert os.listdir(tmp_path) == ["OWNER"]
+
+
+@pytest.mark.parametrize("name", ["generation", "generation.tmp"])
+def test_what_somebody_else_is_removing_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    path = tmp_path / name
+    durable.remove_tree(path)
+    _filled(path)
+    rmtree = durable.shutil.rmtree
+
+    def removed_by_another(doomed: Path) -> None:
+        rmtree(doomed)
+        rmtree(doomed)
+
+    monkeypatch.setattr(durable.shutil, "rmtree", removed_by_another)
+    durable.remove_tree(path)
+
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_temporary_that_somebody_writes_into_is_left_for_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _filled(tmp_path / "1.tmp").parent
+    rmdir = os.rmdir
+
+    def written_to_meanwhile(doomed: str, **options: int) -> None:
+        (path / "late").write_bytes(b"")
+        rmdir(doomed, **options)
+
+    monkeypatch.setattr(os, "rmdir", written_to_meanwhile)
+    durable.collect_temporaries(tmp_path, lambda: None)
+    monkeypatch.undo()
+
+    assert os.listdir(tmp_path) == ["1.tmp"]
+    durable.collect_temporaries(tmp_path, lambda: None)
+    assert os.listdir(tmp_path) == []
+
+
+def test_no_temporary_is_removed_once_the_directory_is_no_longer_ours(tmp_path: Path) -> None:
+    _filled(tmp_path / "1.tmp")
+
+    def superseded() -> None:
+        raise Superseded
+
+    with pytest.raises(Superseded):
+        durable.collect_temporaries(tmp_path, superseded)
+
+    assert os.listdir(tmp_path) == ["1.tmp"]
+
+
+def _filled(directory: Path) -> Path:
+    directory.mkdir()
+    (directory / "part").write_bytes(b"x")
+    return directory / "part"
 
 
 def test_a_log_on_a_full_disk_keeps_no_torn_line(tmp_path: Path) -> None:

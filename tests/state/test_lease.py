@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -161,11 +162,17 @@ def test_a_term_says_what_it_restored_and_who_began_it(tmp_path: Path) -> None:
     held.begin_term(None)
     (tmp_path / "checkpoints" / "0001-000000000007").mkdir(parents=True)
     (tmp_path / "checkpoints" / "0001-000000000009.tmp").mkdir()
-    held.begin_term(GenerationName(1, 7))
+    tenure = held.begin_term(GenerationName(1, 7))
     held.release()
 
     line = json.loads((tmp_path / "terms" / "0002").read_bytes())
-    assert line == {"restored": "0001-000000000007", "last_number": 9, "pid": os.getpid()}
+    assert line == {
+        "restored": "0001-000000000007",
+        "last_number": 9,
+        "pid": os.getpid(),
+        "run": tenure.run,
+    }
+    assert re.fullmatch("[0-9a-f]{8}", tenure.run)
     assert Lineage.read(tmp_path) == Lineage({1: None, 2: GenerationName(1, 7)})
 
 
@@ -204,6 +211,109 @@ def test_a_tenure_ends_when_its_state_directory_is_removed(
     held.release()
     if other is not None:
         other.release()
+
+
+def test_a_renewal_changes_the_sign_of_life_of_its_own_term_alone(tmp_path: Path) -> None:
+    assert lease.last_sign(tmp_path) is None
+    old, new = lease.hold(tmp_path), lease.hold(tmp_path)
+    old.renew()  # nothing is there to be renewed
+    old.begin_term(None)
+    before = lease.last_sign(tmp_path)
+
+    old.renew()
+    after = lease.last_sign(tmp_path)
+    new = lease.overtake(tmp_path, after)
+    new.begin_term(None)
+    of_the_newer = lease.last_sign(tmp_path)
+    old.renew()
+
+    assert before is not None
+    assert after is not None
+    assert before.term == after.term == 1
+    assert before != after
+    assert of_the_newer is not None
+    assert of_the_newer.term == 2
+    assert lease.last_sign(tmp_path) == of_the_newer
+    old.release()
+    old.renew()
+    new.release()
+
+
+def test_a_directory_is_taken_from_a_process_that_holds_it_and_gives_no_sign(
+    tmp_path: Path,
+) -> None:
+    paused = lease.hold(tmp_path)
+    old = paused.begin_term(None)
+    sign = lease.last_sign(tmp_path)
+    assert sign is not None
+
+    hold = lease.overtake(tmp_path, sign)
+    new = hold.begin_term(None)
+
+    assert (hold.is_contested, new.term) == (True, 2)
+    with pytest.raises(Superseded, match="superseded by term 2"):
+        old.check()
+    with pytest.raises(DirectoryTaken, match="term 2"):
+        lease.hold(tmp_path)
+    paused.release()
+    with pytest.raises(DirectoryTaken, match="term 2"):
+        lease.hold(tmp_path)
+    assert hold.begin_term(None).term == 3
+    hold.release()
+    lease.hold(tmp_path).release()
+
+
+@pytest.mark.parametrize("by", ["a renewal", "another standby"])
+def test_no_directory_is_taken_that_has_given_a_sign_meanwhile(tmp_path: Path, by: str) -> None:
+    paused = lease.hold(tmp_path)
+    paused.begin_term(None)
+    sign = lease.last_sign(tmp_path)
+    assert sign is not None
+    hold, other = lease.overtake(tmp_path, sign), lease.overtake(tmp_path, sign)
+    if by == "a renewal":
+        paused.renew()
+    else:
+        other.begin_term(None)
+
+    with pytest.raises(DirectoryTaken, match="held by a living process, term 1"):
+        hold.begin_term(None)
+
+    assert lease.terms(tmp_path) == ([1] if by == "a renewal" else [1, 2])
+    for one in (paused, hold, other):
+        one.release()
+
+
+def test_a_term_knows_the_runs_of_its_directory_and_no_others(tmp_path: Path) -> None:
+    hold, elsewhere = lease.hold(tmp_path / "a"), lease.hold(tmp_path / "b")
+    first, other = hold.begin_term(None), elsewhere.begin_term(None)
+    second = hold.begin_term(None)
+    (tmp_path / "a" / "terms" / "0003").write_bytes(b'{"restored": null}')
+
+    assert second.wrote(1, first.run)
+    assert second.wrote(2, second.run)
+    assert not second.wrote(1, second.run)
+    assert not second.wrote(1, other.run)
+    assert not second.wrote(3, "")
+    assert not second.wrote(4, second.run)
+    assert first.run != second.run
+    hold.release()
+    elsewhere.release()
+
+
+def test_a_late_owner_does_not_rename_the_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = durable.create
+
+    def paused_before(path: Path, content: bytes) -> None:
+        monkeypatch.undo()
+        lease.name_owner(tmp_path, "the successor's")
+        create(path, content)
+
+    monkeypatch.setattr(durable, "create", paused_before)
+    lease.name_owner(tmp_path, "late")
+
+    assert lease.read_owner(tmp_path) == "the successor's"
 
 
 def test_terms_go_on_from_generations_whose_terms_were_lost(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from state import durable, index, lease, recovery
 from state.checkpoint import Checkpoints
 from state.errors import NoSpace, Superseded
 from state.offsets import Offsets
-from state.publication import Publications, open_version, read_current
+from state.publication import Publications
+from state.versions import open_version, read_current
 from streamer import config as settings
 from streamer.deadline import Deadline
 from streamer.pipeline import Pipeline, Start

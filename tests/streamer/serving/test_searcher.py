@@ -239,7 +239,7 @@ def refuse_for_damage(publisher):
 
 def refuse_for_term(publisher):
     publisher.publish(2)
-    (publisher.published / "terms" / "0002").write_text("{}")
+    (publisher.published / "terms" / "0002").write_text('{"restored": null}')
 
 
 def refuse_for_garbage(publisher):
