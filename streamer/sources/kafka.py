@@ -6,22 +6,26 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import structlog
 from kafka import TopicPartition
 from kafka.errors import KafkaError, OffsetOutOfRangeError
 from kafka.structs import OffsetAndMetadata
 
 from state.offsets import Offsets, Partition
 from streamer.clock import Clock
-from streamer.errors import BrokerError, StreamError
+from streamer.errors import BrokerError, SchemaUnavailable, StreamError
 from streamer.settings import sources as config
-from streamer.sources.clicks import ClickBatch, JsonDecoder
+from streamer.sources.clicks import ClickBatch
 from streamer.sources.contract import Lag
+from streamer.sources.decoders import TopicDecoders
 from streamer.sources.kafka_client import (
     CLOSE_TIMEOUT_SECONDS,
     GroupOffsets,
     check_client,
     connect,
 )
+
+log = structlog.get_logger()
 
 NULL_LENGTH = -1
 
@@ -62,7 +66,8 @@ class KafkaClicks:
         check_client(settings)
         self._settings = settings
         self._clock = clock
-        self._decoder = JsonDecoder(clicks)
+        self._decoders = TopicDecoders(clicks, settings.topics)
+        self._without_schema: set[Partition] = set()
         self._consumer = connect(settings)
         self._group = GroupOffsets(settings)
         self._max_records: int = self._consumer.config["max_poll_records"]
@@ -119,12 +124,33 @@ class KafkaClicks:
         if self._is_paused:
             self._clock.sleep(timeout_seconds)
             return None
-        if not self._fetched:
+        has_waited = not self._fetched
+        if has_waited:
             self._fetch(timeout_seconds, max_clicks)
-        if not self._fetched:
-            return None
+        for _ in range(len(self._fetched)):
+            batch = self._next_batch(max_clicks)
+            if batch is not None:
+                return batch
+        if not has_waited:
+            self._clock.sleep(timeout_seconds)
+        return None
+
+    def _next_batch(self, max_clicks: int) -> ClickBatch | None:
+        """Return the first fetched records as clicks; None where a schema is still to come.
+
+        Such records wait behind those of other partitions. What is wrong is told once.
+        """
         now, later = self._fetched[0].split(max_clicks)
-        batch = self._decode(now)
+        try:
+            batch = self._decode(now)
+        except SchemaUnavailable as error:
+            if error.trouble and not self._without_schema:
+                log.warning("schema_unavailable", cause=str(error))
+            if error.trouble:
+                self._without_schema.add(now.partition)
+            self._fetched.rotate(-1)
+            return None
+        self._without_schema.discard(now.partition)
         self._fetched.popleft()
         if later is not None:
             self._fetched.append(later)
@@ -181,6 +207,7 @@ class KafkaClicks:
 
     def close(self) -> None:
         """Commit what was published last to the group, if that is quick, and let go. Idempotent."""
+        self._decoders.close()
         self._group.close()
         self._consumer.close(autocommit=False, timeout_ms=CLOSE_TIMEOUT_SECONDS * 1000)
 
@@ -265,13 +292,15 @@ class KafkaClicks:
         values = [record.value for record in fetched.records]
         lengths = np.array([NULL_LENGTH if v is None else len(v) for v in values], np.int64)
         sizes = np.maximum(lengths, 0)
-        return self._decoder.decode(
+        return self._decoders.of(fetched.partition.topic).decode(
             fetched.partition,
             np.frombuffer(bytearray().join(v or b"" for v in values), np.uint8),
             np.cumsum(sizes) - sizes,
             lengths,
             np.array([record.offset for record in fetched.records], np.int64),
             fetched.next_offset,
+            [record.key for record in fetched.records],
+            [record.headers for record in fetched.records],
         )
 
     def _ends(self) -> dict[Partition, int]:
