@@ -22,6 +22,7 @@ from streamer.daemon import Daemon, stop_on_signals
 from streamer.errors import BrokerError, ConfigError, DeadLetterLimit
 from streamer.logs import configure_logs, kernel_progress
 from streamer.serving.app import serve as serve_queries
+from streamer.settings.presets import PRESETS, Preset, as_toml
 from streamer.sources.opening import open_source
 
 STANDARD_OUTPUT, STANDARD_ERROR = 1, 2
@@ -105,6 +106,16 @@ def check_config(config: ConfigFile = None) -> None:
     """Print the effective settings, or every fault in them."""
     loaded: Config = settings.load(config)
     print(json.dumps(loaded.model_dump(mode="json"), indent=2))
+
+
+@app.command()
+def presets(
+    name: Annotated[
+        Preset | None, typer.Argument(help="One of them; all of them by default.")
+    ] = None,
+) -> None:
+    """Print what each preset of [clicks] stands for."""
+    print("\n\n".join(as_toml(one) for one in ([name] if name else PRESETS)))
 
 
 @app.command()

@@ -12,9 +12,9 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -67,6 +67,19 @@ class Config(BaseSettings):
         del settings_cls, dotenv_settings, file_secret_settings
         return env_settings, init_settings
 
+    @model_validator(mode="after")
+    def _topics_are_read(self) -> Self:
+        topics = set(self.source.kafka.topics) if self.source.kafka else set()
+        names = {path.name for path in self.source.files.paths} if self.source.files else set()
+        unread = sorted(set(self.clicks.topics) - topics - names)
+        if unread:
+            msg = (
+                "clicks.topics: expected topics of source.kafka.topics, or names of files of"
+                f" source.files.paths, found {', '.join(map(repr, unread))}"
+            )
+            raise ValueError(msg)
+        return self
+
     @property
     def published(self) -> Path:
         """Where versions are published."""
@@ -107,7 +120,7 @@ def load(path: Path | None, **overrides: Mapping[str, Any]) -> Config:
     try:
         config = Config(**values)
     except ValidationError as error:
-        with_faulty_members = {one["loc"][:-1] for one in error.errors()}
+        with_faulty_members = {one["loc"][:-1] for one in error.errors() if one["loc"]}
         faults += [_fault(e) for e in error.errors() if e["loc"] not in with_faulty_members]
         raise ConfigError(*faults) from error
     except SettingsError as error:
@@ -155,5 +168,5 @@ def _fault(error: Mapping[str, Any]) -> str:
         found = "nan"
     reason = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
-        return f"{path}: {reason}"
+        return f"{path}: {reason}" if error["loc"] else str(reason)
     return f"{path}: {reason[0].lower()}{reason[1:]}, found {found!r}"

@@ -157,14 +157,14 @@ class Daemon:
         if entered is not None:
             self._closers.append(entered.leave)
             if self._is_standby:
-                self.metrics.standby.set(0)
+                self.metrics.state.standby.set(0)
                 self.health.not_ready("starting")
                 self._open()
         return entered
 
     def _on_wait(self, term: int) -> None:
         directory = str(self._config.store.directory)
-        self.metrics.standby.set(1)
+        self.metrics.state.standby.set(1)
         self.health.not_ready(f"standing by: term {term} has {directory!r}")
         log.info("standing_by", term=term, directory=directory)
 
@@ -197,7 +197,7 @@ class Daemon:
         self._source.claim(Claim(pipeline.store.space_id, tenure, is_fresh=found is None))
         publisher.on_commit = lambda one: self._on_commit(observer, one)
         publisher.on_publish = observer.version
-        self.metrics.term.set(tenure.term)
+        self.metrics.state.term.set(tenure.term)
         self._observer = observer
         return pipeline, publisher
 

@@ -3,6 +3,7 @@
 StreamError
 ├── ConfigError        a setting, a path or an address cannot be used; exit 2
 ├── BrokerError        Kafka cannot be reached or refuses us at start; exit 3
+├── SchemaUnavailable  a schema has not come yet; its records wait, and are tried again
 ├── InvalidEvent       bytes that are no click; become a dead letter
 ├── DeadLetterLimit    too many dead letters; exit 5
 └── QueryError         a query that cannot be answered
@@ -26,6 +27,18 @@ class ConfigError(StreamError):
 
 class BrokerError(StreamError):
     """Raised when Kafka cannot be reached at start, refuses us, or has lost what comes next."""
+
+
+class SchemaUnavailable(StreamError):
+    """Raised when records cannot be decoded yet: the schema of some has not come.
+
+    `trouble` is why the registry cannot be asked, or None while nothing is known to be wrong.
+    """
+
+    def __init__(self, where: str, schema: int, trouble: str | None) -> None:
+        super().__init__(f"expected schema {schema} from {where}, found: {trouble or 'none yet'}")
+        self.schema = schema
+        self.trouble = trouble
 
 
 class InvalidEvent(StreamError):

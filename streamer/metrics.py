@@ -108,18 +108,40 @@ class SourceMetrics:
         )
 
 
+class StateMetrics:
+    """The metrics of terms and generations; `streamer.observer` and the daemon set them."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        gauge = partial(Gauge, registry=registry)
+        self.term = gauge("livevec_term", "Term under which the daemon writes")
+        self.standby = gauge(
+            "livevec_standby", "1 while the daemon waits for another to end, else 0"
+        )
+        self.uncommitted = gauge("livevec_uncommitted_clicks", "Clicks not yet durable")
+        self.generation = gauge("livevec_generation_number", "Newest committed generation")
+        self.committed = gauge(
+            "livevec_generation_committed_timestamp_seconds",
+            "When the newest generation was committed",
+        )
+        self.generation_age = gauge(
+            "livevec_generation_age_seconds", "Time since the newest generation was committed"
+        )
+        self.commit_seconds = Histogram(
+            "livevec_commit_duration_seconds",
+            "From the cut to a durable generation",
+            registry=registry,
+        )
+
+
 class DaemonMetrics:
     """The metrics of the daemon; `streamer.observer` sets them."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
         self.source = SourceMetrics(registry)
+        self.state = StateMetrics(registry)
         counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
         by_reason = ["reason"]
-        self.term = gauge("livevec_term", "Term under which the daemon writes")
-        self.standby = gauge(
-            "livevec_standby", "1 while the daemon waits for another to end, else 0"
-        )
         self.clicks_read = counter("livevec_clicks_read", "Records read")
         self.clicks_applied = counter("livevec_clicks_applied", "Clicks whose tile was trained")
         self.clicks_filtered = counter("livevec_clicks_filtered", "Clicks left out", by_reason)
@@ -145,20 +167,6 @@ class DaemonMetrics:
             "From a batch of clicks to its trained tiles",
             registry=registry,
             buckets=_STEP_BUCKETS,
-        )
-        self.uncommitted = gauge("livevec_uncommitted_clicks", "Clicks not yet durable")
-        self.generation = gauge("livevec_generation_number", "Newest committed generation")
-        self.committed = gauge(
-            "livevec_generation_committed_timestamp_seconds",
-            "When the newest generation was committed",
-        )
-        self.generation_age = gauge(
-            "livevec_generation_age_seconds", "Time since the newest generation was committed"
-        )
-        self.commit_seconds = Histogram(
-            "livevec_commit_duration_seconds",
-            "From the cut to a durable generation",
-            registry=registry,
         )
         self.version = gauge("livevec_index_version_number", "Newest published version")
         self.published = gauge(

@@ -34,7 +34,7 @@ class Observer:
         metrics.items.set(len(pipeline.store))
         metrics.max_items.set(pipeline.store.settings.max_items)
         metrics.windows_open.set(len(pipeline.windows))
-        metrics.uncommitted.set(publisher.uncommitted)
+        metrics.state.uncommitted.set(publisher.uncommitted)
         metrics.source.broker_up.set(is_broker_up)
         metrics.source.poll_seconds.observe(pipeline.poll_seconds)
         if pipeline.batch_seconds is not None:
@@ -60,7 +60,7 @@ class Observer:
     def commit(self, committed: Committed) -> None:
         """Take over what a commit was."""
         self._set_generation(committed, self._clock.now_ms())
-        self._metrics.commit_seconds.observe(committed.seconds)
+        self._metrics.state.commit_seconds.observe(committed.seconds)
 
     def version(self, published: Published) -> None:
         """Take over what a version is."""
@@ -68,9 +68,11 @@ class Observer:
         self._metrics.build_seconds.observe(published.seconds)
 
     def _set_generation(self, committed: Committed, time_ms: int) -> None:
-        self._metrics.generation.set(committed.name.number)
-        self._metrics.committed.set(time_ms / 1000)
-        self._metrics.generation_age.set_function(lambda: (self._clock.now_ms() - time_ms) / 1000)
+        self._metrics.state.generation.set(committed.name.number)
+        self._metrics.state.committed.set(time_ms / 1000)
+        self._metrics.state.generation_age.set_function(
+            lambda: (self._clock.now_ms() - time_ms) / 1000
+        )
 
     def _set_lag_by_partition(self) -> None:
         metrics, lag = self._metrics, self._pipeline.lag

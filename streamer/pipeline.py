@@ -18,7 +18,7 @@ from streamer.clock import Clock
 from streamer.config import Config
 from streamer.ledger import Ledger
 from streamer.publishing.publisher import Cut
-from streamer.sources.clicks import MAX_RAW_BYTES, ClickBatch, DeadLetter
+from streamer.sources.clicks import ClickBatch, DeadLetter
 from streamer.sources.contract import Lag, Source
 from streamer.sources.dead_letters import DeadLetters
 from streamer.training.pairs import TrainedPairs
@@ -275,16 +275,13 @@ class Pipeline:
         self._dead_letters.check(self.ledger.dead_lettered.total(), self.ledger.read)
 
     def _future(self, batch: ClickBatch, click: int) -> DeadLetter:
-        start = batch.record_starts[click]
         limit = self._config.sessions.max_jump_seconds
-        return DeadLetter(
-            batch.partition,
-            int(batch.offsets[click]),
+        return batch.dead_letter(
+            click,
             "future",
             f"event time {batch.event_times_ms[click]} is over {limit:.0f} s ahead of its partition"
             "; put a file into the order of time, and where a stream really pauses for so long, "
             "raise sessions.max_jump_seconds",
-            batch.buffer[start : start + min(batch.record_lengths[click], MAX_RAW_BYTES)].tobytes(),
         )
 
 

@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
+from pydantic_core.core_schema import ValidationInfo
 
 from streamer.settings.base import Positive, Settings, Share
+from streamer.settings.clicks import ClickMapping
+from streamer.settings.presets import preset_settings
 
 
 class FileSource(Settings):
@@ -94,22 +97,35 @@ class Source(Settings):
         return self
 
 
-class Clicks(Settings):
-    """What the fields of a click are called, and how many unusable clicks are tolerated."""
+class Clicks(ClickMapping):
+    """The mapping of every topic without one of its own, and how many bad clicks are tolerated."""
 
-    user: str = Field("user_id", min_length=1, description="the user's field")
-    item: str = Field("item_id", min_length=1, description="the item's field")
-    time: str = Field("ts", min_length=1, description="the event time's field")
-    session: str = Field(
-        "session_id",
-        description="the session's field; where a click has none, its user is its session",
-    )
-    time_unit: Literal["s", "ms", "us", "ns", "iso8601"] = Field(
-        "ms", description="the event time's unit"
-    )
     max_dead_letters: int = Field(
         100, ge=0, description="this many are always tolerated; more only below the share"
     )
     max_dead_letter_share: Share = Field(
         0.01, description="tolerated share of the clicks read; beyond both, exit code 5"
     )
+    topics: Mapping[str, ClickMapping] = Field(
+        default_factory=dict,
+        description="by topic, or name of a file, what differs there; the rest is as above",
+    )
+
+    @field_validator("topics", mode="before")
+    @classmethod
+    def _as_above(cls, topics: Any, info: ValidationInfo) -> Any:
+        """Put what [clicks] says, then a preset of the topic's own, under each topic's table."""
+        if not isinstance(topics, Mapping):
+            return topics
+        above = {key: one for key, one in info.data.items() if key in ClickMapping.model_fields}
+        return {topic: _inherited(above, table) for topic, table in topics.items()}
+
+    def of_topic(self, topic: str) -> ClickMapping:
+        """Return the mapping of a topic or of a file, which is known by its name."""
+        return self.topics.get(topic, self)
+
+
+def _inherited(above: Mapping[str, Any], table: Any) -> Any:
+    if not isinstance(table, Mapping):
+        return table
+    return {**above, **preset_settings(table.get("preset")), **table}

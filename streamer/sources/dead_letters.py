@@ -11,7 +11,7 @@ import msgspec
 from state.append_log import AppendLog
 from state.errors import NoSpace
 from streamer.errors import DeadLetterLimit
-from streamer.sources.clicks import DeadLetter
+from streamer.sources.clicks import MAX_RAW_BYTES, DeadLetter
 
 
 class DeadLetters:
@@ -100,8 +100,9 @@ def _line(letter: DeadLetter) -> bytes:
         "reason": letter.reason,
         "detail": letter.detail,
     }
+    raw = letter.raw[:MAX_RAW_BYTES]
     try:
-        line["raw"] = letter.raw.decode()
+        line["raw"] = raw.decode()
     except UnicodeDecodeError:
-        line["raw_base64"] = base64.b64encode(letter.raw).decode()
+        line["raw_base64"] = base64.b64encode(raw).decode()
     return msgspec.json.encode(line) + b"\n"

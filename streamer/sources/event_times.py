@@ -1,5 +1,6 @@
 """An event time, in whichever unit it was written, as milliseconds since 1970."""
 
+import math
 import re
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
@@ -43,21 +44,26 @@ def column_to_ms(times: NDArray[np.int64], flags: NDArray[np.uint8], unit: str) 
 def to_ms(value: Any, unit: str) -> int | None:
     """Return one time as milliseconds, rounded down, or None if it is no time.
 
+    What has been read as a time already needs no unit.
+
     >>> to_ms("1506826800.026", "s"), to_ms("2017-10-01T03:00:00.026", "iso8601")
     (1506826800026, 1506826800026)
     """
-    scale = _MS_PER_UNIT.get(unit)
-    time_ms = _iso_ms(value) if scale is None else _number_ms(value, scale)
+    if isinstance(value, datetime):
+        time_ms: int | None = _since_epoch(value)
+    else:
+        scale = _MS_PER_UNIT.get(unit)
+        time_ms = _iso_ms(value) if scale is None else _number_ms(value, scale)
     return time_ms if time_ms is not None and MIN_MS <= time_ms <= MAX_MS else None
 
 
 def _number_ms(value: Any, scale: Fraction) -> int | None:
-    if isinstance(value, float):
+    if isinstance(value, float) and math.isfinite(value):
         return int(Fraction(repr(value)) * scale // 1)
     if isinstance(value, str) and _DECIMAL.fullmatch(value):
         return int(Fraction(value) * scale // 1)
     if isinstance(value, int) and not isinstance(value, bool):
-        return int(value * scale // 1)
+        return value * scale.numerator // scale.denominator
     return None
 
 
@@ -69,5 +75,9 @@ def _iso_ms(value: Any) -> int | None:
         time = datetime.fromisoformat(value)
     except ValueError:
         return None
+    return _since_epoch(time)
+
+
+def _since_epoch(time: datetime) -> int:
     time = time if time.tzinfo is not None else time.replace(tzinfo=UTC)
     return (time - _EPOCH) // timedelta(milliseconds=1)

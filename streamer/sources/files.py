@@ -16,13 +16,11 @@ from state.offsets import Offsets, Partition
 from streamer.clock import Clock
 from streamer.errors import ConfigError
 from streamer.settings import sources as config
-from streamer.sources.clicks import (
-    ClickBatch,
-    CsvDecoder,
-    Decoder,
-    JsonDecoder,
-)
+from streamer.sources.clicks import ClickBatch
 from streamer.sources.contract import Lag, LocalSource
+from streamer.sources.csv_clicks import CsvDecoder
+from streamer.sources.decoders import line_decoder
+from streamer.sources.decoding import Decoder
 from streamer.sources.lines import Lines, Records, is_compressed
 
 STEP_SECONDS = 0.05  # between two looks at a followed file
@@ -209,11 +207,12 @@ class _Reader:
     ) -> None:
         self._path = path
         self._settings = settings
-        self._clicks = clicks
+        self._mapping = clicks.of_topic(path.name)
         self._start = start
         self._mark = mark
-        is_csv = _format(path, settings) == "csv"
-        self._decoder: Decoder | None = None if is_csv else JsonDecoder(clicks)
+        # A format of events says more than the name of a file: those have no header.
+        is_csv = _format(path, settings) == "csv" and self._mapping.format in {"json", "avro"}
+        self._decoder: Decoder | None = None if is_csv else line_decoder(self._mapping)
         self._lines = Lines(path, -1 if is_csv else 0, _is_followed(path, settings), start)
 
     def read(self) -> Records | None:
@@ -278,7 +277,7 @@ class _Reader:
         except (UnicodeDecodeError, csv.Error, TypeError, ValueError) as error:
             msg = f"{self._path}: expected a header of CSV columns, found: {error}"
             raise ConfigError(msg) from error
-        return CsvDecoder(self._clicks, header, delimiter, str(self._path))
+        return CsvDecoder(self._mapping, header, delimiter, str(self._path))
 
 
 def _format(path: Path, settings: config.FileSource) -> str | None:

@@ -15,10 +15,11 @@ from kafka.errors import (
 from state.offsets import Offsets, Partition
 from streamer.clock import Clock
 from streamer.deadline import Deadline
-from streamer.errors import BrokerError, StreamError
+from streamer.errors import BrokerError, SchemaUnavailable, StreamError
 from streamer.settings import sources as config
-from streamer.sources.clicks import ClickBatch, JsonDecoder
+from streamer.sources.clicks import ClickBatch
 from streamer.sources.contract import Claim, Lag
+from streamer.sources.decoders import TopicDecoders
 from streamer.sources.kafka_client import CLOSE_TIMEOUT_SECONDS, check_client, connect
 from streamer.sources.kafka_cluster import Cluster
 from streamer.sources.kafka_fetches import Fetched, Fetches
@@ -68,7 +69,8 @@ class KafkaClicks:
         self._settings = settings
         self._clock = clock
         self._take_group = take_group
-        self._decoder = JsonDecoder(clicks)
+        self._decoders = TopicDecoders(clicks, settings.topics)
+        self._without_schema: dict[Partition, str] = {}
         self._cluster = Cluster(settings)
         self._watch = Watch(self._cluster, settings.topics, clock)
         self._positions = Positions(settings, self._cluster)
@@ -127,18 +129,34 @@ class KafkaClicks:
             self._clock.sleep(timeout_seconds)
             return None
         self._take_sight()
-        fetched = self._fetches.take(max_clicks)
-        if fetched is None:
+        has_waited = not self._fetches.n_waiting
+        if has_waited:
             count = min(max_clicks, self._max_records)
             self._reading(lambda: self._fetches.fetch(timeout_seconds, count))
-            fetched = self._fetches.take(max_clicks)
+        for _ in range(self._fetches.n_waiting):
+            batch = self._next_batch(max_clicks)
+            if batch is not None:
+                return batch
+        if not has_waited:
+            self._clock.sleep(timeout_seconds)
+        return None
+
+    def _next_batch(self, max_clicks: int) -> ClickBatch | None:
+        """Return the first fetched records as clicks; None where a schema is still to come.
+
+        Such records wait behind those of other partitions.
+        """
+        fetched = self._fetches.take(max_clicks)
         if fetched is None:
             return None
         try:
             batch = self._decode(fetched)
-        except BaseException:
+        except SchemaUnavailable as error:
             self._fetches.put_back(fetched)
-            raise
+            if error.trouble:
+                self._without_schema[fetched.partition] = str(error)
+            return None
+        self._without_schema.pop(fetched.partition, None)
         self._begun.places[fetched.partition] = fetched.next_offset
         self._note_last(fetched)
         return batch
@@ -193,8 +211,8 @@ class KafkaClicks:
         return Lag(total, by_partition, held_back, sight.held_back_seconds)
 
     def trouble(self) -> str | None:
-        """Return why the brokers or a topic are not there, None if they are."""
-        trouble = self._watch.trouble()
+        """Return why the brokers, a topic or a schema are not there, None if they are."""
+        trouble = self._watch.trouble() or next(iter(self._without_schema.values()), None)
         if trouble is not None or self._seen is None:
             return trouble
         gone = sorted(set(self._settings.topics) - self._seen.topics.keys())
@@ -211,6 +229,7 @@ class KafkaClicks:
 
     def close(self) -> None:
         """Commit what was published last to the group, if that is quick, and let go. Idempotent."""
+        self._decoders.close()
         self._watch.close()
         if self._consumer is not None:
             self._consumer.close(autocommit=False, timeout_ms=CLOSE_TIMEOUT_SECONDS * 1000)
@@ -338,11 +357,13 @@ class KafkaClicks:
         values = [record.value for record in fetched.records]
         lengths = np.array([NULL_LENGTH if v is None else len(v) for v in values], np.int64)
         sizes = np.maximum(lengths, 0)
-        return self._decoder.decode(
+        return self._decoders.of(fetched.partition.topic).decode(
             fetched.partition,
             np.frombuffer(bytearray().join(v or b"" for v in values), np.uint8),
             np.cumsum(sizes) - sizes,
             lengths,
             np.array([record.offset for record in fetched.records], np.int64),
             fetched.next_offset,
+            [record.key for record in fetched.records],
+            [record.headers for record in fetched.records],
         )

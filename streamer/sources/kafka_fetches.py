@@ -72,6 +72,11 @@ class Fetches:
                 place, epoch = self._fetched_to[one], self._epochs[one]
                 self._consumer.seek_behind(TopicPartition(*one), place, epoch)
 
+    @property
+    def n_waiting(self) -> int:
+        """How many turns `take` has to give, at most."""
+        return sum(one.partition not in self._held for one in self._waiting)
+
     def take(self, count: int) -> Fetched | None:
         """Hand out up to `count` records of one partition; partitions take turns."""
         for _ in range(len(self._waiting)):
@@ -86,13 +91,12 @@ class Fetches:
         return None
 
     def put_back(self, fetched: Fetched) -> None:
-        """Hand `fetched` out again, before anything else of its partition."""
-        for at, one in enumerate(self._waiting):
-            if one.partition == fetched.partition:
-                joined = [*fetched.records, *one.records]
-                self._waiting[at] = Fetched(one.partition, joined, one.next_offset)
-                return
-        self._waiting.appendleft(fetched)
+        """Hand `fetched` out again, behind other partitions and before the rest of its own."""
+        records, end = list(fetched.records), fetched.next_offset
+        for rest in [one for one in self._waiting if one.partition == fetched.partition]:
+            self._waiting.remove(rest)
+            records, end = [*records, *rest.records], rest.next_offset
+        self._waiting.append(Fetched(fetched.partition, records, end))
 
     def fetch(self, timeout_seconds: float, count: int) -> None:
         """Wait for records, for at most the timeout."""

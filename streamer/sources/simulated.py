@@ -241,8 +241,7 @@ class SimulatedClicks(LocalSource):
         if rate is None:
             return wanted
         worthwhile = max(1, min(wanted, self._until_limit(wanted), int(rate * 0.02)))
-        missing = worthwhile - self._due()
-        if missing > 0:
+        if (missing := worthwhile - self._due()) > 0:
             self._clock.sleep(min(timeout_seconds, missing / rate))
         return self._due()
 
@@ -263,6 +262,7 @@ class SimulatedClicks(LocalSource):
             item_lengths=chunk.item_lengths[kept],
             item_keys=chunk.item_keys[kept],
             session_keys=chunk.session_keys[kept],
+            event_keys=np.zeros(len(kept), dtype=np.uint64),
             event_times_ms=chunk.event_times_ms[kept],
             weights=np.ones(len(kept), dtype=np.float32),
             offsets=base + kept,

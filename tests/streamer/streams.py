@@ -9,8 +9,8 @@ import numpy as np
 from state.offsets import Offsets, Partition
 from streamer.config import load
 from streamer.pipeline import Pipeline, Start
-from streamer.sources.clicks import JsonDecoder
 from streamer.sources.dead_letters import DeadLetters
+from streamer.sources.json_clicks import JsonDecoder
 
 GAP_MS, MAX_JUMP_MS = 60_000, 3_600_000
 N_USERS, N_ITEMS = 24, 60

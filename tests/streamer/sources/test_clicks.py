@@ -11,13 +11,9 @@ from hypothesis import strategies as st
 from state.offsets import Partition
 from streamer.errors import ConfigError
 from streamer.settings import sources as config
-from streamer.sources.clicks import (
-    MAX_RAW_BYTES,
-    REASONS,
-    TOO_LONG,
-    CsvDecoder,
-    JsonDecoder,
-)
+from streamer.sources.clicks import REASONS, TOO_LONG
+from streamer.sources.csv_clicks import CsvDecoder
+from streamer.sources.json_clicks import JsonDecoder
 
 PARTITION = Partition("clicks", 3)
 HEADER = ["ts", "user_id", "session_id", "item_id"]
@@ -287,10 +283,10 @@ def test_without_a_session_field_of_its_own_the_user_is_the_session(session):
     assert batch.session_keys.tolist() == [_key("u", USER)] * 2
 
 
-def test_a_dead_letter_keeps_the_head_of_its_bytes():
+def test_a_dead_letter_keeps_all_of_its_bytes():
     batch = _json(b"x" * 10_000)
 
-    assert batch.dead_letters[0].raw == b"x" * MAX_RAW_BYTES
+    assert batch.dead_letters[0].raw == b"x" * 10_000
 
 
 def test_a_record_of_which_only_the_head_is_there_is_malformed():

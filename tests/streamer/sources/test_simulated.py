@@ -9,7 +9,7 @@ import pytest
 from state.offsets import Offsets, Partition
 from streamer.errors import ConfigError
 from streamer.settings import sources as config
-from streamer.sources.clicks import JsonDecoder
+from streamer.sources.json_clicks import JsonDecoder
 from streamer.sources.simulated import (
     CHUNK,
     TASTES,
