@@ -64,6 +64,7 @@ def _has_read(running):
 def test_a_paused_daemon_is_superseded_and_harms_nothing_when_it_comes_back(following):
     livevec, path, rest = following
     first = livevec.start()
+    first.event("started_afresh")
     second = livevec.start("run", "--standby", "--json")
     waiting = second.event("standing_by")
     wait_for(lambda: livevec.committed() > 0, "a generation")
