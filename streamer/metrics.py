@@ -88,7 +88,8 @@ class DaemonMetrics:
         self.windows = counter(
             "livevec_windows",
             "Session windows closed, closed_by_idle, evicted or merged; "
-            "dropped counts clicks that a window no longer keeps",
+            "dropped counts clicks that a window no longer keeps, spread windows that another "
+            "partition of their topic has continued",
             ["event"],
         )
         self.lag = gauge("livevec_source_lag_clicks", "Clicks that wait to be read")

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from streamer.settings.base import Positive, Settings, Share
+from streamer.settings.base import Count, Positive, Settings, Share
 
 
 class FileSource(Settings):
@@ -68,6 +68,11 @@ class Clicks(Settings):
     )
     time_unit: Literal["s", "ms", "us", "ns", "iso8601"] = Field(
         "ms", description="the event time's unit"
+    )
+    max_event_ids: Count = Field(
+        1_000_000,
+        description="event ids remembered, the newest of all topics; a click with one of them is"
+        " left out (duplicate)",
     )
     max_dead_letters: int = Field(
         100, ge=0, description="this many are always tolerated; more only below the share"

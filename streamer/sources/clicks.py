@@ -76,6 +76,7 @@ class ClickBatch:
     item_lengths: NDArray[np.int64]  # (n,), > 0
     item_keys: NDArray[np.uint64]  # (n,), XXH64 of the id under ITEM_SEED
     session_keys: NDArray[np.uint64]  # (n,), XXH64 of the session id, else of the user id
+    event_keys: NDArray[np.uint64]  # (n,), of the event id, 0 where the click has none
     event_times_ms: NDArray[np.int64]  # (n,)
     weights: NDArray[np.float32]  # (n,), scales the gradient of the click's pairs
     offsets: NDArray[np.int64]  # (n,)
@@ -161,6 +162,7 @@ class Decoder(ABC):
             item_lengths=spans[1],
             item_keys=_hashes(buffer, spans[0], spans[1], ITEM_SEED),
             session_keys=_session_keys(buffer, spans),
+            event_keys=np.zeros(len(kept), np.uint64),
             event_times_ms=columns.times[kept],
             weights=np.ones(len(kept), np.float32),
             offsets=offsets[kept],

@@ -253,7 +253,7 @@ class SimulatedClicks:
         chunk = self._chunk_at(self._next // CHUNK)
         base = self._next - self._next % CHUNK
         records = np.arange(self._next - base, self._next - base + n_read)
-        kept = records[chunk.is_click[records]]
+        kept, dead = records[chunk.is_click[records]], records[~chunk.is_click[records]].tolist()
         starts = kept * len(_RECORD)
         return ClickBatch(
             partition=self._partition,
@@ -266,12 +266,11 @@ class SimulatedClicks:
             item_lengths=chunk.item_lengths[kept],
             item_keys=chunk.item_keys[kept],
             session_keys=chunk.session_keys[kept],
+            event_keys=np.zeros(len(kept), dtype=np.uint64),
             event_times_ms=chunk.event_times_ms[kept],
             weights=np.ones(len(kept), dtype=np.float32),
             offsets=base + kept,
-            dead_letters=tuple(
-                self._dead_letter(chunk, base, int(at)) for at in records[~chunk.is_click[records]]
-            ),
+            dead_letters=tuple(self._dead_letter(chunk, base, at) for at in dead),
         )
 
     def _dead_letter(self, chunk: _Chunk, base: int, at: int) -> DeadLetter:
