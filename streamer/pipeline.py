@@ -149,11 +149,14 @@ class Pipeline:
             self._dead_letters.refuse(n_dead, self.ledger.read)
 
     def finish(self) -> int:
-        """Close every window, as the end of the last source does; return how many there were.
+        """Train what is held, as the end of the last source does; return how many windows closed.
 
-        Nothing is held any more. Watermarks stay where they are, so that clicks which are
-        appended later are not late.
+        Under early emission nothing is held: windows stay open, and what comes later, in a file
+        that has grown or from another source, goes on with their sessions. Otherwise every window
+        closes. Watermarks stay where they are, so that what comes later is not late.
         """
+        if self._config.sessions.emission == "early":
+            return 0
         n_open = len(self.windows)
         for span in self.windows.close_all():
             self._train(span.tiles)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import xxhash
 
-from state.offsets import Partition
+from state.offsets import Offsets, Partition
 from streamer.pipeline import Start
 from streamer.settings.sources import FileSource as FileSettings
 from streamer.sources.files import FileSource
@@ -446,10 +446,46 @@ def test_what_is_appended_after_an_end_is_not_late(run):
         raw = b'{"user_id":"u1","item_id":"i%d","ts":%d}' % (offset, ts)
         return streams.Record(0, offset, raw)
 
-    one = run([click(0, 1_700_000_000_000)])
-    for batch in streams.batches(one._config, [click(1, 1_700_000_001_000)], repeat(1)):
+    for emission in ("early", "on_close"):
+        one = run([click(0, 1_700_000_000_000)], emission=emission)
+        for batch in streams.batches(one._config, [click(1, 1_700_000_001_000)], repeat(1)):
+            one.apply(batch)
+        one.finish()
+        assert one.ledger.applied == 2
+
+
+@pytest.mark.parametrize("cut", [1, 700])
+def test_a_stream_that_ended_and_goes_on_is_one_that_never_ended(cut, run, records):
+    one = run(records[:cut])
+    for batch in streams.batches(one._config, records[cut:], repeat(50)):
         one.apply(batch)
-    assert one.ledger.applied == 2
+
+    assert everything(one) == everything(run(records, finish=False))
+
+
+def test_the_end_of_a_stream_leaves_sessions_to_be_continued_elsewhere(run, tmp_path, manual_clock):
+    start = 1_700_000_000_000
+    clicks = [click_at(at, start + 1000 * at) for at in range(4)]
+    whole = run(clicks)
+    begun = run(clicks[:2])
+    assert begun.finish() == 0
+    assert len(begun.windows) == 1
+
+    state = begun.cut()
+    settings = streams.config(tmp_path / "again")
+    one = streams.pipeline(
+        settings, tmp_path / "again", manual_clock, Start(state.sections, state.offsets, "")
+    )
+    live = Partition("live", 0)
+    one.begin_at(Offsets({live: 0}), [live])
+    for batch in streams.batches(settings, clicks[2:], repeat(1)):
+        one.apply(dataclasses.replace(batch, partition=live))
+    one.finish()
+
+    assert one.ledger.pairs == whole.ledger.pairs == 2 * (1 + 2 + 3)
+    assert [row[:3] for row in one.pairs.by_partition()] == [["clicks", 0, 2], ["live", 0, 10]]
+    assert one.windows.counts() == dict.fromkeys(one.windows.counts(), 0)
+    one._dead_letters.close()
 
 
 def test_offsets_are_the_next_ones_to_read(run, records):
