@@ -1,10 +1,10 @@
 """Session windows by inactivity gap over columns.
 
-What happens to a click, in this order: a time that cannot be believed is refused; the partition's
-watermark advances; every window that the watermark has passed closes; a click whose item has no
-row to go to is refused; it joins, opens or bridges windows, or is late; it takes its position among
-the window's clicks. Early emission gives each click its tile at once; otherwise a window's tiles
-are written when it closes.
+What happens to a click, in this order: one whose event id has been seen is left out; a time that
+cannot be believed is refused; the partition's watermark advances; every window that the watermark
+has passed closes; a click whose item has no row to go to is refused; it joins, opens or bridges
+windows, or is late; it takes its position among the window's clicks. Early emission gives each
+click its tile at once; otherwise a window's tiles are written when it closes.
 """
 
 from typing import NamedTuple
@@ -12,20 +12,17 @@ from typing import NamedTuple
 import numpy as np
 from numba import types
 
+from kernels.closing import close_passed, list_partitions, make_room
 from kernels.policy import kernel, part
+from kernels.seen import SEEN, is_seen, remember_event
 from kernels.tiles import TILES, add_neighbours, begin_tile, begin_tile_of
 from kernels.watermarks import advance, note
 from kernels.windows import (
     AFTER,
     BEFORE,
-    CLOSED,
-    CLOSED_BY_IDLE,
     DROPPED,
-    DUE,
     END,
-    EVICTED,
     F4,
-    FOREVER,
     FREE_CLICK,
     FROM,
     HEAD,
@@ -33,28 +30,22 @@ from kernels.windows import (
     I8,
     IDLE,
     KEPT,
-    LISTED,
     N_CLICKS,
-    NEVER,
     OFFSET,
-    OPEN,
     PARTITION,
-    ROOT,
     RULES,
+    SPREAD,
     START,
     TAIL,
     TIME,
+    TOPIC,
     TRAINED,
     U8,
     WATERMARK,
     WINDOWS,
-    closes_before,
     due,
-    first_due,
-    free_window,
     link,
     merge,
-    oldest,
     open_window,
     pull,
     push,
@@ -63,7 +54,7 @@ from kernels.windows import (
 )
 
 # What became of a click.
-ACCEPTED, REPEAT, LATE, FUTURE, BOT, REFUSED = range(6)
+ACCEPTED, REPEAT, LATE, FUTURE, BOT, REFUSED, DUPLICATE = range(7)
 
 
 class Arrivals(NamedTuple):
@@ -75,9 +66,10 @@ class Arrivals(NamedTuple):
     offsets: np.ndarray  # int64 (n,)
     weights: np.ndarray  # float32 (n,)
     is_refused: np.ndarray  # uint8 (n,), 1 where the store has no row for the item
+    event_keys: np.ndarray  # uint64 (n,), NO_EVENT where the click has no event id
 
 
-ARRIVALS = types.NamedTuple((U8, U8, I8, I8, F4, types.u1[::1]), Arrivals)
+ARRIVALS = types.NamedTuple((U8, U8, I8, I8, F4, types.u1[::1], U8), Arrivals)
 
 
 @part
@@ -94,99 +86,6 @@ def _new_click(s, arrivals, i, partition):
     s.items[c] = arrivals.item_keys[i]
     s.weights[c] = arrivals.weights[i]
     return c
-
-
-@part
-def _emit(s, rules, w, tiles):
-    """Write the tiles of a window that closes, each pair once; False if there is no room."""
-    if tiles.items.shape[0] - tiles.used[0] < s.windows[w, KEPT]:
-        return False
-    c = s.windows[w, HEAD]
-    while c >= 0:
-        begin_tile_of(s, tiles, w, c)
-        add_neighbours(s, tiles, c, BEFORE, rules.window)
-        c = s.clicks[c, AFTER]
-    s.counters[HELD] -= s.windows[w, KEPT]
-    return True
-
-
-@part
-def _close(s, rules, w, tiles):
-    """Close a window; False, and nothing is done, if its tiles do not fit."""
-    if not rules.is_early and not _emit(s, rules, w, tiles):
-        return False
-    while s.windows[w, HEAD] >= 0:
-        unlink(s, w, s.windows[w, HEAD])
-    pull(s, w)
-    free_window(s, w)
-    return True
-
-
-@part
-def _list_partitions(s):
-    """List the partitions that have a window or hold back those of others; return how many.
-
-    While one partition's clicks arrive, no other can come to be among them.
-    """
-    n = 0
-    for p in range(s.partitions.shape[0]):
-        if not s.partitions[p, IDLE] or s.partitions[p, ROOT] >= 0:
-            s.partitions[n, LISTED] = p
-            n += 1
-    return n
-
-
-@part
-def _slowest_active(s, n_listed):
-    """Return the watermark that closes the windows of idle partitions; NEVER if it closes none."""
-    slowest = FOREVER
-    n_idle = 0
-    for at in range(n_listed):
-        p = s.partitions[at, LISTED]
-        if s.partitions[p, IDLE]:
-            n_idle += 1
-        elif s.partitions[p, WATERMARK] < slowest:
-            slowest = s.partitions[p, WATERMARK]
-    if n_idle == 0:
-        return NEVER
-    return slowest
-
-
-@part
-def _first_passed(s, rules, partition, slowest, n_listed):
-    """Return the window that closes first of those behind their watermark, or -1.
-
-    That is the watermark of `partition`, and `slowest` where a partition is idle.
-    """
-    first = first_due(s, rules, partition)
-    if first >= 0 and s.windows[first, DUE] >= s.partitions[partition, WATERMARK]:
-        first = np.int64(-1)
-    if slowest == NEVER:
-        return first
-    for at in range(n_listed):
-        p = s.partitions[at, LISTED]
-        if not s.partitions[p, IDLE]:
-            continue
-        w = first_due(s, rules, p)
-        if w < 0 or s.windows[w, DUE] >= slowest:
-            continue
-        if first < 0 or closes_before(s, w, first):
-            first = w
-    return first
-
-
-@part
-def _close_passed(s, rules, partition, n_listed, tiles):
-    """Close what the watermarks have passed, by (close time, key); False if tiles are full."""
-    slowest = _slowest_active(s, n_listed)
-    while True:
-        w = _first_passed(s, rules, partition, slowest, n_listed)
-        if w < 0:
-            return True
-        is_idle = s.partitions[s.windows[w, PARTITION], IDLE]
-        if not _close(s, rules, w, tiles):
-            return False
-        s.counters[CLOSED_BY_IDLE if is_idle else CLOSED] += 1
 
 
 @part
@@ -265,6 +164,14 @@ def _settle(s, rules, w, time, partition):
 
 
 @part
+def _count_if_spread(s, w, partition):
+    """Count a window that another partition of its topic continues."""
+    own = s.windows[w, PARTITION]
+    if own != partition and s.partitions[own, TOPIC] == s.partitions[partition, TOPIC]:
+        s.counters[SPREAD] += 1
+
+
+@part
 def _is_late(s, rules, end, partition):
     """Tell whether a window that ends at `end` has closed, by the partition's watermark."""
     return end + rules.gap + rules.lateness < s.partitions[partition, WATERMARK]
@@ -283,7 +190,10 @@ def _arrive(s, rules, arrivals, i, partition, tiles):
         end = max(end, s.windows[other, END])
     if _is_late(s, rules, end, partition):
         return LATE
+    if w >= 0:
+        _count_if_spread(s, w, partition)
     if other >= 0:
+        _count_if_spread(s, other, partition)
         if s.windows[other, START] < s.windows[w, START]:
             w, other = other, w
         merge(s, w, other)
@@ -299,17 +209,6 @@ def _arrive(s, rules, arrivals, i, partition, tiles):
 
 
 @part
-def _make_room(s, rules, tiles):
-    """Close the oldest windows until one more is not too many; False if tiles are full."""
-    while s.counters[OPEN] >= rules.max_open:
-        w = oldest(s, rules)
-        if not _close(s, rules, w, tiles):
-            return False
-        s.counters[EVICTED] += 1
-    return True
-
-
-@part
 def _opens_window(s, rules, arrivals, i, partition):
     key, time = arrivals.session_keys[i], arrivals.times[i]
     if _is_late(s, rules, time, partition):
@@ -317,11 +216,24 @@ def _opens_window(s, rules, arrivals, i, partition):
     return touching(s, rules, key, time, np.int64(-1)) < 0
 
 
+@part
+def _take(s, rules, arrivals, i, partition, tiles):
+    """Take click `i`, whose time is believed; return what became of it, -1 if tiles are full."""
+    if arrivals.is_refused[i]:
+        return REFUSED
+    opens = _opens_window(s, rules, arrivals, i, partition)
+    if opens and not make_room(s, rules, tiles):
+        return -1
+    if tiles.items.shape[0] - tiles.used[0] < 2:
+        return -1
+    return _arrive(s, rules, arrivals, i, partition, tiles)
+
+
 @kernel(
-    types.int64(WINDOWS, RULES, ARRIVALS, types.int64, types.int64, types.u1[::1], TILES),
+    types.int64(WINDOWS, RULES, ARRIVALS, types.int64, types.int64, SEEN, types.u1[::1], TILES),
     fastmath=False,
 )
-def extend(s, rules, arrivals, partition, begin, fates, tiles):
+def extend(s, rules, arrivals, partition, begin, seen, fates, tiles):
     """Let clicks arrive, one by one: advance the watermark, close what it passed, place the click.
 
     Parameters
@@ -331,7 +243,8 @@ def extend(s, rules, arrivals, partition, begin, fates, tiles):
     arrivals : Arrivals of arrays (n,)
     partition : int64, in [0, n_partitions), whose clicks these are
     begin : int64, in [0, n], the first click to take
-    fates : uint8 (n,), what became of each click: ACCEPTED, REPEAT, LATE, FUTURE, BOT or REFUSED
+    seen : Seen of arrays (capacity,), written; empty only where no click has an event id
+    fates : uint8 (n,), what became of each click: ACCEPTED or one of the others
     tiles : Tiles of arrays (capacity,), appended to; rows from `used` on are overwritten
 
     Returns
@@ -344,8 +257,11 @@ def extend(s, rules, arrivals, partition, begin, fates, tiles):
     nothing but the watermark, so that it is taken as if for the first time.
     """
     s.partitions[partition, IDLE] = 0
-    n_listed = _list_partitions(s)
+    n_listed = list_partitions(s)
     for i in range(begin, arrivals.times.shape[0]):
+        if is_seen(seen, arrivals.event_keys[i]):
+            fates[i] = DUPLICATE
+            continue
         if tiles.items.shape[0] - tiles.used[0] < 2:
             return i
         time = arrivals.times[i]
@@ -354,39 +270,13 @@ def extend(s, rules, arrivals, partition, begin, fates, tiles):
             note(s, partition, time, is_stray)
             fates[i] = FUTURE
             continue
-        if not _close_passed(s, rules, partition, n_listed, tiles):
+        if not close_passed(s, rules, partition, n_listed, tiles):
             return i
-        if arrivals.is_refused[i]:
-            fates[i] = REFUSED
-        else:
-            opens = _opens_window(s, rules, arrivals, i, partition)
-            if opens and not _make_room(s, rules, tiles):
-                return i
-            if tiles.items.shape[0] - tiles.used[0] < 2:
-                return i
-            fates[i] = _arrive(s, rules, arrivals, i, partition, tiles)
+        fate = _take(s, rules, arrivals, i, partition, tiles)
+        if fate < 0:
+            return i
+        fates[i] = fate
+        # Not that of a click from the future: put back with another time, it is to be trained.
+        remember_event(seen, arrivals.event_keys[i])
         note(s, partition, time, is_stray)
     return arrivals.times.shape[0]
-
-
-@kernel(types.boolean(WINDOWS, RULES, TILES), fastmath=False)
-def close_all(s, rules, tiles):
-    """Close every window, in the order of (close time, key), as a watermark of infinity does.
-
-    Parameters
-    ----------
-    s : Windows of arrays, written
-    rules : Rules of int64
-    tiles : Tiles of arrays (capacity,), appended to
-
-    Returns
-    -------
-    bool, whether all are closed; if not, `tiles` is full and must be emptied first
-    """
-    while True:
-        w = oldest(s, rules)
-        if w < 0:
-            return True
-        if not _close(s, rules, w, tiles):
-            return False
-        s.counters[CLOSED] += 1

@@ -29,12 +29,13 @@ AGREEING = 20  # strays in a row, most of them together, until they are believed
 N_STRAY_TIMES = AGREEING - 1
 ROOT = STRAY_TIMES + N_STRAY_TIMES
 LISTED = ROOT + 1  # scratch: down this column stands a list of partitions
-PARTITION_COLUMNS = LISTED + 1
+TOPIC = LISTED + 1  # the same number for all partitions of a topic
+PARTITION_COLUMNS = TOPIC + 1
 # Places of `counters`. Rows from N_WINDOWS and N_CLICKS on have never been used.
 (
     OPEN, FREE_WINDOW, N_WINDOWS, FREE_CLICK, N_CLICKS, HELD,
-    CLOSED, CLOSED_BY_IDLE, EVICTED, DROPPED, MERGED,
-) = range(11)  # fmt: skip
+    CLOSED, CLOSED_BY_IDLE, EVICTED, DROPPED, MERGED, SPREAD,
+) = range(12)  # fmt: skip
 
 
 class Windows(NamedTuple):
@@ -48,7 +49,7 @@ class Windows(NamedTuple):
     items: np.ndarray  # uint64 (n_clicks,), item keys
     weights: np.ndarray  # float32 (n_clicks,)
     partitions: np.ndarray  # int64 (n_partitions, PARTITION_COLUMNS)
-    counters: np.ndarray  # int64 (11,)
+    counters: np.ndarray  # int64 (12,)
 
 
 class Rules(NamedTuple):

@@ -84,7 +84,7 @@ class Daemon:
         """Run until the source ends or `stop`; return the summary of what was done.
 
         The order of a drain: stop polling, so that nothing more is accepted; the batch at hand
-        is applied already; close the windows if the last source has ended; commit the
+        is applied already; train what windows hold if the last source has ended; commit the
         generation, whose manifest is the truth; tell the outside the offsets, which must not be
         ahead of it; close the source; and stop the metrics last, so that the drain is seen.
 

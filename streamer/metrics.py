@@ -159,7 +159,8 @@ class DaemonMetrics:
         self.windows = counter(
             "livevec_windows",
             "Session windows closed, closed_by_idle, evicted or merged; "
-            "dropped counts clicks that a window no longer keeps",
+            "dropped counts clicks that a window no longer keeps, spread windows that another "
+            "partition of their topic has continued",
             ["event"],
         )
         self.batch_seconds = Histogram(

@@ -24,6 +24,7 @@ from streamer.sources.dead_letters import DeadLetters
 from streamer.training.pairs import TrainedPairs
 from streamer.training.trainer import Trainer
 from streamer.windows.alignment import Alignment
+from streamer.windows.event_ids import EventIds
 from streamer.windows.sessions import SessionWindows
 from streamer.windows.watermark import Watermarks
 
@@ -74,6 +75,8 @@ class Pipeline:
             self.watermarks,
             sections.get("windows", Section()),
         )
+        event_ids = sections.get("event_ids", Section())
+        self.event_ids = EventIds(config.clicks.max_event_ids, event_ids)
         self.pairs = TrainedPairs(
             self.watermarks,
             sections.get("pairs", Section()),
@@ -164,11 +167,14 @@ class Pipeline:
             self._dead_letters.refuse(n_dead, self.ledger.read)
 
     def finish(self) -> int:
-        """Close every window, as the end of the last source does; return how many there were.
+        """Train what is held, as the end of the last source does; return how many windows closed.
 
-        Nothing is held any more. Watermarks stay where they are, so that clicks which are
-        appended later are not late.
+        Under early emission nothing is held: windows stay open, and what comes later, in a file
+        that has grown or from another source, goes on with their sessions. Otherwise every window
+        closes. Watermarks stay where they are, so that what comes later is not late.
         """
+        if self._config.sessions.emission == "early":
+            return 0
         n_open = len(self.windows)
         for span in self.windows.close_all():
             self._train(span.tiles)
@@ -186,6 +192,7 @@ class Pipeline:
             "ledger": self.ledger.snapshot(),
             "watermarks": self.watermarks.snapshot(),
             "windows": self.windows.snapshot(),
+            "event_ids": self.event_ids.snapshot(),
             "pairs": self.pairs.snapshot(),
         }
         facts = {
@@ -232,9 +239,11 @@ class Pipeline:
             batch.offsets[taken],
             batch.weights[taken],
             is_refused=((rows == COLLISION) | (rows == FULL)).view(np.uint8),
+            event_keys=batch.event_keys[taken],
         )
+        seen = self.event_ids.with_room(arrivals.event_keys)
         fates = np.empty(n, np.uint8)
-        for span in self.windows.arrive(arrivals, partition, fates):
+        for span in self.windows.arrive(arrivals, partition, seen, fates):
             here = slice(span.begin, span.end)
             self._settle(batch, ids, begin + span.begin, rows[here], fates[here])
             self._train(span.tiles)
@@ -257,6 +266,7 @@ class Pipeline:
         self.ledger.filter("store_full", int((refused == FULL).sum()))
         self.ledger.filter("late", int((fates == fate.LATE).sum()))
         self.ledger.filter("bot", int((fates == fate.BOT).sum()))
+        self.ledger.filter("duplicate", int((fates == fate.DUPLICATE).sum()))
         future = begin + np.flatnonzero(fates == fate.FUTURE)
         self._bury([self._future(batch, int(click)) for click in future])
         accepted = begin + np.flatnonzero((fates == fate.ACCEPTED) | (fates == fate.REPEAT))

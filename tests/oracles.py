@@ -22,6 +22,7 @@ class Click(NamedTuple):
     offset: int
     weight: float = 1.0
     is_refused: bool = False
+    event: int = 0  # 0: has no event id
 
     @property
     def place(self):
@@ -56,11 +57,15 @@ class _Partition:
 class Sessions:
     """Session windows by brute force, click by click; `rules` has the fields of the kernel's.
 
-    Fates are words: accepted, repeat, late, future, bot, refused; `tiles` in order of training.
+    Fates are words: accepted, repeat, late, future, bot, refused, duplicate; `tiles` in order of
+    training. `topics` are those of the partitions, by default one.
     """
 
-    def __init__(self, rules, n_partitions):
+    def __init__(self, rules, n_partitions, topics=None, max_events=math.inf):
         self.rules = rules
+        self.topics = topics or [0] * n_partitions
+        self.max_events = max_events
+        self.seen = {}  # event ids, the oldest first
         self.partitions = [_Partition() for _ in range(n_partitions)]
         self.windows: list[Window] = []
         self.tiles: list[Tile] = []
@@ -71,8 +76,18 @@ class Sessions:
         self.partitions[partition].is_idle = True
 
     def arrive(self, click):
+        self.partitions[click.partition].is_idle = False
+        if click.event and click.event in self.seen:
+            return "duplicate"
+        fate = self._arrive(click)
+        if click.event and fate != "future":
+            self.seen[click.event] = True
+            if len(self.seen) > self.max_events:
+                del self.seen[next(iter(self.seen))]
+        return fate
+
+    def _arrive(self, click):
         mine = self.partitions[click.partition]
-        mine.is_idle = False
         watermark = click.time - self.rules.out_of_orderness
         if self._is_stray(mine, click.time) and self._has_moved(mine, click.time):
             mine.watermark, mine.n_settled, mine.strays = watermark, 0, []
@@ -109,9 +124,16 @@ class Sessions:
             self.counts["closed"] += 1
 
     def open_windows(self):
-        """Return the open windows as (key, start, end, trained, partition, clicks), in order."""
+        """Return the open windows as (key, start, end, trained, partition, clicks), in order.
+
+        A window knows no event ids.
+        """
         return sorted(
-            (w.key, w.start, w.end, w.n_trained, w.partition, tuple(w.clicks)) for w in self.windows
+            (
+                *(w.key, w.start, w.end, w.n_trained, w.partition),
+                tuple(one._replace(event=0) for one in w.clicks),
+            )
+            for w in self.windows
         )
 
     @property
@@ -174,6 +196,10 @@ class Sessions:
             window = Window(click.key, click.time, click.time, click.partition)
             self.windows.append(window)
             return window
+        topic = self.topics[click.partition]
+        for one in joined:
+            if one.partition != click.partition and self.topics[one.partition] == topic:
+                self.counts["spread"] += 1
         window = joined[0]
         for other in joined[1:]:
             window.start = min(window.start, other.start)
@@ -243,8 +269,8 @@ class KeyedSessions(Sessions):
     No partition may be idle.
     """
 
-    def __init__(self, rules, n_partitions):
-        super().__init__(rules, n_partitions)
+    def __init__(self, rules, n_partitions, topics=None, max_events=math.inf):
+        super().__init__(rules, n_partitions, topics, max_events)
         self.windows = _WindowsByKey()
         self._queues = [[] for _ in range(n_partitions)]  # (due, number, window), some outdated
         self._numbers = itertools.count()

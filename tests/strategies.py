@@ -59,8 +59,11 @@ def rules(is_early=None):
     )
 
 
-def streams(n_partitions=3, max_size=60):
-    """Lists of `Click` and `Idle`: late, far ahead, at a gap exactly and one beyond it."""
+def streams(n_partitions=3, max_size=60, events=(0,)):
+    """Lists of `Click` and `Idle`: late, far ahead, at a gap exactly and one beyond it.
+
+    Their event ids are some of `events`.
+    """
     click = st.tuples(
         st.sampled_from(KEYS),
         st.integers(1, 4),
@@ -69,6 +72,7 @@ def streams(n_partitions=3, max_size=60):
         st.integers(-GAP, GAP) | st.sampled_from(_STEPS),
         st.just(1) | st.sampled_from((1, 2, AGREEING - 1, AGREEING, AGREEING + 1)),
         st.sampled_from((False, False, False, False, True)),
+        st.sampled_from(events),
     )
     idle = st.builds(Idle, st.integers(0, n_partitions - 1))
     one = click if n_partitions == 1 else st.one_of(*(5 * [click]), idle)
@@ -95,11 +99,12 @@ def _stream(draws):
         if isinstance(draw, Idle):
             events.append(draw)
             continue
-        key, item, partition, back, step, n, is_refused = draw
+        key, item, partition, back, step, n, is_refused, event = draw
         time = times[-min(back, len(times))] + step
         for _ in range(n if abs(step) > GAP else 1):
             offset = offsets[partition] = offsets.get(partition, -1) + 1
-            events.append(Click(key, item, time, partition, offset, is_refused=is_refused))
+            click = Click(key, item, time, partition, offset, is_refused=is_refused, event=event)
+            events.append(click)
         times.append(time)
     return events
 

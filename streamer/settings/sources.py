@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic_core.core_schema import ValidationInfo
 
-from streamer.settings.base import Positive, Settings, Share
+from streamer.settings.base import Count, Positive, Settings, Share
 from streamer.settings.clicks import ClickMapping
 from streamer.settings.presets import preset_settings
 
@@ -100,6 +100,11 @@ class Source(Settings):
 class Clicks(ClickMapping):
     """The mapping of every topic without one of its own, and how many bad clicks are tolerated."""
 
+    max_event_ids: Count = Field(
+        1_000_000,
+        description="event ids remembered, the newest of all topics; a click with one of them is"
+        " left out (duplicate)",
+    )
     max_dead_letters: int = Field(
         100, ge=0, description="this many are always tolerated; more only below the share"
     )

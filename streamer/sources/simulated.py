@@ -249,7 +249,7 @@ class SimulatedClicks(LocalSource):
         chunk = self._chunk_at(self._next // CHUNK)
         base = self._next - self._next % CHUNK
         records = np.arange(self._next - base, self._next - base + n_read)
-        kept = records[chunk.is_click[records]]
+        kept, dead = records[chunk.is_click[records]], records[~chunk.is_click[records]].tolist()
         starts = kept * len(_RECORD)
         return ClickBatch(
             partition=self._partition,
@@ -266,9 +266,7 @@ class SimulatedClicks(LocalSource):
             event_times_ms=chunk.event_times_ms[kept],
             weights=np.ones(len(kept), dtype=np.float32),
             offsets=base + kept,
-            dead_letters=tuple(
-                self._dead_letter(chunk, base, int(at)) for at in records[~chunk.is_click[records]]
-            ),
+            dead_letters=tuple(self._dead_letter(chunk, base, at) for at in dead),
         )
 
     def _dead_letter(self, chunk: _Chunk, base: int, at: int) -> DeadLetter:

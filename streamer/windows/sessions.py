@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels import closing, table
 from kernels import sessions as kernels
-from kernels import table
 from kernels import windows as layout
+from kernels.seen import Seen
 from kernels.tiles import Tiles
 from state.sections import Section
 from streamer.settings.stream import Sessions
@@ -17,8 +18,14 @@ from streamer.windows.watermark import Watermarks
 
 _FIRST_ROOM = 1 << 10
 _TILES = 1 << 14
-_COUNTED = ("closed", "closed_by_idle", "evicted", "dropped", "merged")
-_PLACES = (layout.CLOSED, layout.CLOSED_BY_IDLE, layout.EVICTED, layout.DROPPED, layout.MERGED)
+_COUNTED = {
+    "closed": layout.CLOSED,
+    "closed_by_idle": layout.CLOSED_BY_IDLE,
+    "evicted": layout.EVICTED,
+    "dropped": layout.DROPPED,
+    "merged": layout.MERGED,
+    "spread": layout.SPREAD,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +75,15 @@ class SessionWindows:
 
     def counts(self) -> dict[str, int]:
         """Return what has happened to windows since the space began, by name."""
-        return {
-            name: int(self._arrays.counters[place])
-            for name, place in zip(_COUNTED, _PLACES, strict=True)
-        }
+        return {name: int(self._arrays.counters[place]) for name, place in _COUNTED.items()}
 
     def arrive(
-        self, arrivals: kernels.Arrivals, partition: int, fates: NDArray[np.uint8]
+        self, arrivals: kernels.Arrivals, partition: int, seen: Seen, fates: NDArray[np.uint8]
     ) -> Iterator[Span]:
         """Let clicks of one partition arrive; yield whenever tiles are to be trained.
 
         The spans cover the arrivals in order. `fates` is filled for a span when it is yielded.
+        `seen` has room for the event keys of all of them.
         """
         begin, n = 0, len(arrivals.times)
         while begin < n:
@@ -96,6 +101,7 @@ class SessionWindows:
                         part,
                         partition,
                         at,
+                        seen,
                         fates[begin:end],
                         self._tiles,
                     )
@@ -111,7 +117,7 @@ class SessionWindows:
         self._share_partitions()
         while not done:
             self._tiles.used[0] = 0
-            done = bool(kernels.close_all(self._arrays, self._rules, self._tiles))
+            done = bool(closing.close_all(self._arrays, self._rules, self._tiles))
             self._grow_tiles_if(not done)
             yield Span(0, 0, self._tiles)
 
@@ -150,8 +156,8 @@ class SessionWindows:
         )
         counters = self._arrays.counters
         counters[layout.HELD] = section.values["held"]
-        for name, place in zip(_COUNTED, _PLACES, strict=True):
-            counters[place] = section.values["counts"][name]
+        for name, place in _COUNTED.items():
+            counters[place] = section.values["counts"].get(name, 0)
 
     def _kept(self) -> int:
         used = self._arrays.windows[: self._arrays.counters[layout.N_WINDOWS]]
@@ -232,7 +238,7 @@ def _new_tiles(capacity: int, window: int) -> Tiles:
 
 
 def _new_arrays() -> layout.Windows:
-    counters = np.zeros(11, np.int64)
+    counters = np.zeros(12, np.int64)
     counters[[layout.FREE_WINDOW, layout.FREE_CLICK]] = -1
     return layout.Windows(
         table_keys=np.zeros(2 * _FIRST_ROOM, np.uint64),

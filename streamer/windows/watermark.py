@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kernels.hashing import hash_spans
-from kernels.windows import IDLE, NEVER, PARTITION_COLUMNS, ROOT, WATERMARK
+from kernels.windows import IDLE, NEVER, PARTITION_COLUMNS, ROOT, TOPIC, WATERMARK
 from state.offsets import Partition
 from state.sections import Section
 
@@ -33,6 +33,7 @@ class Watermarks:
         self.rows = np.empty((0, PARTITION_COLUMNS), np.int64)
         self.keys = np.empty(0, np.uint64)
         self._index: dict[Partition, int] = {}
+        self._topics: dict[str, int] = {}
         self._idle_since: dict[Partition, float] = {}
         self._looked_at: float | None = None
         for topic, number, *row in section.values.get("partitions", []):
@@ -45,7 +46,8 @@ class Watermarks:
             self._index[partition] = len(self.partitions)
             self.partitions.append(partition)
             row = np.zeros((1, PARTITION_COLUMNS), np.int64)
-            row[0, [WATERMARK, ROOT]] = NEVER, -1
+            topic = self._topics.setdefault(partition.topic, len(self._topics))
+            row[0, [WATERMARK, ROOT, TOPIC]] = NEVER, -1, topic
             self.rows = np.concatenate([self.rows, row])
             self.keys = np.concatenate([self.keys, [_key(partition)]])
         return self._index[partition]

@@ -4,7 +4,9 @@ from itertools import groupby
 
 import numpy as np
 
-from kernels import sessions, windows
+from kernels import closing, sessions, windows
+from kernels.seen import Seen
+from kernels.table import places
 from kernels.tiles import Tiles
 from tests.oracles import Click, Tile
 from tests.strategies import Idle
@@ -16,6 +18,7 @@ FATES = {
     sessions.REFUSED: "refused",
     sessions.FUTURE: "future",
     sessions.BOT: "bot",
+    sessions.DUPLICATE: "duplicate",
 }
 _COUNTS = {
     "closed": windows.CLOSED,
@@ -23,6 +26,7 @@ _COUNTS = {
     "evicted": windows.EVICTED,
     "dropped": windows.DROPPED,
     "merged": windows.MERGED,
+    "spread": windows.SPREAD,
 }
 ROOM = 1 << 11
 
@@ -40,8 +44,14 @@ def new_tiles(capacity, window):
     )
 
 
+def new_seen(capacity):
+    room = places(capacity) if capacity else 0
+    keys, slots = np.zeros(room, np.uint64), np.full(room, -1, np.int64)
+    return Seen(keys, slots, np.zeros(capacity, np.uint64), np.zeros(2, np.int64))
+
+
 def new_windows(n_partitions, room=ROOM):
-    counters = np.zeros(11, np.int64)
+    counters = np.zeros(12, np.int64)
     counters[[windows.FREE_WINDOW, windows.FREE_CLICK]] = -1
     partitions = np.zeros((n_partitions, windows.PARTITION_COLUMNS), np.int64)
     partitions[:, windows.WATERMARK] = windows.NEVER
@@ -67,15 +77,18 @@ def arrivals(clicks):
         np.array([one.offset for one in clicks], np.int64),
         np.array([one.weight for one in clicks], np.float32),
         np.array([one.is_refused for one in clicks], np.uint8),
+        np.array([one.event for one in clicks], np.uint64),
     )
 
 
 class KernelSessions:
     """What `tests.oracles.Sessions` is, by the kernels; `capacity` tiles are written at once."""
 
-    def __init__(self, rules, n_partitions, capacity=64, room=ROOM):
+    def __init__(self, rules, n_partitions, capacity=64, room=ROOM, topics=0, max_events=0):
         self.rules = rules
         self.arrays = new_windows(n_partitions, room)
+        self.arrays.partitions[:, windows.TOPIC] = topics
+        self.seen = new_seen(max_events)
         self.buffer = new_tiles(capacity, rules.window)
         self.tiles = []
         self.clicks = {}
@@ -101,14 +114,14 @@ class KernelSessions:
         while taken < len(clicks):
             before = taken
             taken = sessions.extend(
-                self.arrays, self.rules, columns, partition, before, fates, self.buffer
+                self.arrays, self.rules, columns, partition, before, self.seen, fates, self.buffer
             )
             self._train(is_stuck=taken == before)
             self.n_resumed += taken < len(clicks)
         return [FATES[fate] for fate in fates.tolist()]
 
     def close_all(self):
-        while not sessions.close_all(self.arrays, self.rules, self.buffer):
+        while not closing.close_all(self.arrays, self.rules, self.buffer):
             self._train(is_stuck=True)
         self._train(is_stuck=False)
 

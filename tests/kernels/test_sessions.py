@@ -23,6 +23,7 @@ from tests.strategies import (
 
 USER, OTHER_USER, THIRD_USER = 7, 9, 8
 ON_CLOSE = RULES._replace(is_early=0)
+TOPICS, EVENTS = (0, 0, 1), (5, 6, (1 << 64) - 1)
 # A window that ends at 0 is open while the watermark is at most this, and so is a click late.
 LAST_OPEN = GAP + LATENESS
 
@@ -48,13 +49,15 @@ def reach(watermark, partition=0, first=50, key=THIRD_USER):
 
 @examples(400)
 @given(
-    events=streams(),
+    events=streams(events=(0, 0, 0, 0, *EVENTS)),
     rules=rules(),
     capacity=st.sampled_from((2, 3, 64)),
     batch=st.sampled_from((1, 2, 1000)),
+    max_events=st.sampled_from((1, 2, 1000)),
 )
-def test_fates_windows_tiles_and_counts_are_the_oracles(events, rules, capacity, batch):
-    found, oracle = KernelSessions(rules, 3, capacity), oracles.Sessions(rules, 3)
+def test_fates_windows_tiles_and_counts_are_the_oracles(events, rules, capacity, batch, max_events):
+    known = {"topics": TOPICS, "max_events": max_events}
+    found, oracle = KernelSessions(rules, 3, capacity, **known), oracles.Sessions(rules, 3, **known)
 
     assert found.run(events, batch) == run_oracle(oracle, events)
     assert found.open_windows() == oracle.open_windows()
@@ -68,11 +71,11 @@ def test_fates_windows_tiles_and_counts_are_the_oracles(events, rules, capacity,
     assert (found.held, found.open_windows()) == (0, [])
 
 
-@examples(200)
-@given(events=streams(), rules=rules())
+@examples(80)
+@given(events=streams(events=(0, 0, *EVENTS)), rules=rules())
 def test_the_oracle_for_long_streams_is_the_oracle(events, rules):
     events = [one for one in events if isinstance(one, Click)]
-    slow, quick = oracles.Sessions(rules, 3), oracles.KeyedSessions(rules, 3)
+    slow, quick = oracles.Sessions(rules, 3, TOPICS, 2), oracles.KeyedSessions(rules, 3, TOPICS, 2)
 
     assert run_oracle(quick, events) == run_oracle(slow, events)
     assert quick.open_windows() == slow.open_windows()
@@ -228,6 +231,38 @@ def test_a_window_closes_by_the_partition_of_the_last_click_that_joined_it():
 
     found, _ = run([*moved, reach(60, partition=1)], n_partitions=2)
     assert (0, 1) not in spans(found)
+
+
+@pytest.mark.parametrize(
+    ("places", "spread"),
+    [
+        ([(0, 0), (0, 1)], 0),
+        ([(0, 0), (1, 1)], 1),
+        ([(0, 0), (1, 1), (1, 2), (0, 3)], 2),
+        ([(0, 0), (2, 1), (0, 2)], 0),
+        ([(0, 0), (1, 2 * GAP), (0, GAP)], 1),
+        ([(0, 0), (0, 2 * GAP), (1, GAP)], 2),
+        ([(2, 0), (1, 2 * GAP), (0, GAP)], 1),
+    ],
+    ids=str,
+)
+def test_a_window_that_another_partition_of_its_topic_continues_is_spread(places, spread):
+    found = KernelSessions(RULES, 3, topics=TOPICS)
+    found.run([Click(USER, at, time, p, at) for at, (p, time) in enumerate(places)])
+    assert found.counts.get("spread", 0) == spread
+
+
+def test_a_click_that_is_late_or_known_spreads_nothing():
+    events = [*clicks((1, 0)), Click(USER, 2, 1, 1, 0, event=5), Click(USER, 3, 2, 0, 9, event=5)]
+    found = KernelSessions(RULES, 2, max_events=1)
+    assert found.run(events) == ["accepted", "accepted", "duplicate"]
+    assert found.counts == {"spread": 1}
+
+    found, fates = run(
+        [*clicks((1, 0)), reach(60, partition=1), *clicks((2, 1), partition=1)], n_partitions=2
+    )
+    assert fates[-1] == "late"
+    assert found.counts == {}
 
 
 def test_only_an_idle_partitions_windows_are_closed_by_the_others():

@@ -1,6 +1,7 @@
 """One unsorted stream of raw records in two partitions, and the batches it may be cut into."""
 
 import json
+from dataclasses import replace
 from itertools import groupby
 from typing import NamedTuple
 
@@ -24,9 +25,18 @@ class Record(NamedTuple):
     raw: bytes
 
 
-def config(directory, emission="early", n_shards=1, max_items=400, audit=False, **sessions):
+def config(
+    directory,
+    emission="early",
+    n_shards=1,
+    max_items=400,
+    audit=False,
+    max_event_ids=1000,
+    **sessions,
+):
     return load(
         None,
+        clicks={"max_event_ids": max_event_ids},
         sessions={
             "gap_seconds": GAP_MS / 1000,
             "emission": emission,
@@ -94,14 +104,25 @@ def partition_of(record):
     return Partition("clicks", record.partition)
 
 
-def batches(settings, records, sizes):
-    """Cut the stream into batches of one partition each; `sizes` yields the next batch's bound."""
+def no_event(partition, offset):
+    """Return the event key of a click that has no event id."""
+    del partition, offset
+    return 0
+
+
+def batches(settings, records, sizes, event_of=no_event):
+    """Cut the stream into batches of one partition each; `sizes` yields the next batch's bound.
+
+    `event_of` says what the event key of the click at (partition, offset) is.
+    """
     decoder = JsonDecoder(settings.clicks)
     for _, same in groupby(records, key=partition_of):
         run = list(same)
         while run:
             n = next(sizes)
-            yield _decoded(decoder, run[:n])
+            batch = _decoded(decoder, run[:n])
+            keys = [event_of(batch.partition.number, offset) for offset in batch.offsets.tolist()]
+            yield replace(batch, event_keys=np.array(keys, np.uint64))
             run = run[n:]
 
 

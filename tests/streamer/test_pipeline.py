@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import json
+from collections import Counter
 from itertools import repeat
 from types import SimpleNamespace
 
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 import xxhash
 
-from state.offsets import Partition
+from state.offsets import Offsets, Partition
 from streamer.pipeline import Start
 from streamer.settings.sources import FileSource as FileSettings
+from streamer.sources.contract import LocalSource
 from streamer.sources.files import FileSource
 from streamer.windows.sessions import SessionWindows
 from tests import oracles
@@ -46,12 +48,12 @@ def run(tmp_path, manual_clock):
     """Run a stream through a pipeline of its own; return the pipeline."""
     made = []
 
-    def run(records, sizes=None, finish=True, **settings):
+    def run(records, sizes=None, finish=True, event_of=streams.no_event, **settings):
         directory = tmp_path / str(len(made))
         configured = streams.config(directory, **settings)
         one = streams.pipeline(configured, directory, manual_clock)
         made.append(one)
-        for batch in streams.batches(configured, records, sizes or repeat(100_000)):
+        for batch in streams.batches(configured, records, sizes or repeat(100_000), event_of):
             one.apply(batch)
         if finish:
             one.finish()
@@ -76,6 +78,7 @@ def everything(pipeline):
             {name: one.tobytes() for name, one in sections["pairs"].arrays.items()},
             sections["pairs"].values,
         ),
+        "event_ids": {name: one.tobytes() for name, one in sections["event_ids"].arrays.items()},
         "offsets": pipeline.offsets.to_json(),
         "held": pipeline.windows.held,
     }
@@ -180,7 +183,7 @@ def test_a_generation_that_was_written_without_sums_of_pairs_goes_on(
 # nothing-vanishes
 
 
-def counted_by_the_oracle(records, settings):
+def counted_by_the_oracle(records, settings, event_of=streams.no_event):
     """Return what becomes of each record by the semantics, and the ids that have a row."""
     ms = 1000
     sessions = settings.sessions
@@ -195,7 +198,8 @@ def counted_by_the_oracle(records, settings):
         window=settings.training.window,
         is_early=sessions.emission == "early",
     )
-    oracle, items, fates = oracles.Sessions(rules, 2), set(), {}
+    oracle = oracles.Sessions(rules, 2, max_events=settings.clicks.max_event_ids)
+    items, fates = set(), {}
     for record in records:
         click = streams.parsed(record)
         fate = "malformed"
@@ -203,7 +207,9 @@ def counted_by_the_oracle(records, settings):
             user, item, time = click
             is_full = item not in items and len(items) >= settings.store.max_items
             place = (record.partition, record.offset)
-            fate = oracle.arrive(oracles.Click(user, item, time, *place, is_refused=is_full))
+            event = event_of(*place)
+            arrived = oracles.Click(user, item, time, *place, is_refused=is_full, event=event)
+            fate = oracle.arrive(arrived)
         if fate in {"accepted", "repeat"}:
             items.add(click[1])
         fates[record.partition, record.offset] = fate.replace("refused", "store_full")
@@ -256,12 +262,75 @@ def test_the_pairs_of_partitions_and_sessions_are_those_of_the_oracle(emission, 
     assert sum(n for n, _ in by_partition.values()) == one.ledger.pairs
 
 
+# Event ids
+
+
+def event_of(partition, offset):
+    """One click in three has none; of the others many come again, some after a long time."""
+    return 0 if offset % 3 == 0 else 1 + offset * (5 + 2 * partition) % 331
+
+
+@pytest.mark.parametrize("emission", ["early", "on_close"])
+@pytest.mark.parametrize("max_event_ids", [1, 120, 1_000_000])
+def test_a_click_whose_event_id_is_remembered_is_left_out(emission, max_event_ids, run, records):
+    settings = {"emission": emission, "max_items": 40, "max_event_ids": max_event_ids}
+    truth = run(records, finish=False, event_of=event_of, **settings)
+
+    fates, _, oracle = counted_by_the_oracle(records, truth._config, event_of)
+    expected = Counter(fate for fate in fates if fate not in {"accepted", "repeat"})
+    assert (expected["duplicate"] > 100) == (max_event_ids > 1)
+    assert truth.ledger.filtered + truth.ledger.dead_lettered == expected
+    assert truth.ledger.pairs == sum(2 * len(tile.neighbours) for tile in oracle.tiles)
+    assert truth.missing == 0
+    for size in SIZES.values():
+        one = run(records, size(), finish=False, event_of=event_of, **settings)
+        assert everything(one) == everything(truth)
+
+
+@pytest.mark.parametrize("cut", [1, 60, 400, 1499])
+def test_what_is_remembered_of_event_ids_survives_a_restart(
+    cut, run, records, tmp_path, manual_clock
+):
+    truth = run(records, finish=False, event_of=event_of, max_event_ids=120)
+    state = run(records[:cut], finish=False, event_of=event_of, max_event_ids=120).cut()
+    settings = streams.config(tmp_path / "again", max_event_ids=120)
+    start = Start(state.sections, state.offsets, "another space")
+    after = streams.pipeline(settings, tmp_path / "again", manual_clock, start)
+
+    for batch in streams.batches(settings, records[cut:], repeat(11), event_of):
+        after.apply(batch)
+
+    assert everything(after) == everything(truth)
+    after._dead_letters.close()
+
+
+def click_at(offset, ts):
+    return streams.Record(0, offset, b'{"user_id":"u","item_id":"i%d","ts":%d}' % (offset, ts))
+
+
+def test_a_click_from_the_future_may_come_again_with_another_time(run):
+    start, far = 1_700_000_000_000, 1_700_000_000_000 + 9 * streams.MAX_JUMP_MS
+    clicks = [click_at(0, start), click_at(1, far), click_at(2, start), click_at(3, start)]
+    for size in (1, 4):
+        one = run(clicks, repeat(size), event_of=lambda _, offset: 8 + (offset > 0))
+        assert one.ledger.dead_lettered == {"future": 1}
+        assert one.ledger.filtered == {"duplicate": 1}
+        assert one.ledger.applied == 2
+
+
+def test_without_event_ids_a_producers_duplicate_is_two_clicks(run):
+    clicks = [click_at(0, 1_700_000_000_000), click_at(1, 1_700_000_000_000)]
+    one = run(clicks, finish=False)
+    assert one.ledger.applied == 2
+    assert len(one.event_ids) == 0
+
+
 def test_a_dropped_click_is_missed(run, records, monkeypatch):
     arrive = SessionWindows.arrive
 
-    def forgetful(self, arrivals, partition, fates):
+    def forgetful(self, arrivals, *others):
         n = len(arrivals.times) - (100 in arrivals.offsets)
-        return arrive(self, type(arrivals)(*(one[:n] for one in arrivals)), partition, fates)
+        return arrive(self, type(arrivals)(*(one[:n] for one in arrivals)), *others)
 
     monkeypatch.setattr(SessionWindows, "arrive", forgetful)
     assert run(records).missing == sum(one.offset == 100 for one in records) == 2
@@ -378,10 +447,62 @@ def test_what_is_appended_after_an_end_is_not_late(run):
         raw = b'{"user_id":"u1","item_id":"i%d","ts":%d}' % (offset, ts)
         return streams.Record(0, offset, raw)
 
-    one = run([click(0, 1_700_000_000_000)])
-    for batch in streams.batches(one._config, [click(1, 1_700_000_001_000)], repeat(1)):
+    for emission in ("early", "on_close"):
+        one = run([click(0, 1_700_000_000_000)], emission=emission)
+        for batch in streams.batches(one._config, [click(1, 1_700_000_001_000)], repeat(1)):
+            one.apply(batch)
+        one.finish()
+        assert one.ledger.applied == 2
+
+
+@pytest.mark.parametrize("cut", [1, 700])
+def test_a_stream_that_ended_and_goes_on_is_one_that_never_ended(cut, run, records):
+    one = run(records[:cut])
+    for batch in streams.batches(one._config, records[cut:], repeat(50)):
         one.apply(batch)
-    assert one.ledger.applied == 2
+
+    assert everything(one) == everything(run(records, finish=False))
+
+
+class Standing(LocalSource):
+    """A source at the beginning of one partition."""
+
+    def __init__(self, partition):
+        self.partition = partition
+
+    def partitions(self):
+        return (self.partition,)
+
+    def position(self):
+        return Offsets({self.partition: 0})
+
+    def marks(self):
+        return {}
+
+
+def test_the_end_of_a_stream_leaves_sessions_to_be_continued_elsewhere(run, tmp_path, manual_clock):
+    start = 1_700_000_000_000
+    clicks = [click_at(at, start + 1000 * at) for at in range(4)]
+    whole = run(clicks)
+    begun = run(clicks[:2])
+    assert begun.finish() == 0
+    assert len(begun.windows) == 1
+
+    state = begun.cut()
+    settings = streams.config(tmp_path / "again")
+    one = streams.pipeline(
+        settings, tmp_path / "again", manual_clock, Start(state.sections, state.offsets, "")
+    )
+    live = Partition("live", 0)
+    one.begin_at(Standing(live))
+    for batch in streams.batches(settings, clicks[2:], repeat(1)):
+        one.apply(dataclasses.replace(batch, partition=live))
+    one.finish()
+
+    assert one.ledger.pairs == whole.ledger.pairs == 2 * (1 + 2 + 3)
+    assert [row[:3] for row in one.pairs.by_partition()] == [["clicks", 0, 2], ["live", 0, 10]]
+    assert one.windows.counts() == dict.fromkeys(one.windows.counts(), 0)
+    one._dead_letters.close()
 
 
 def test_offsets_are_the_next_ones_to_read(run, records):

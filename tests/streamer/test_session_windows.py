@@ -4,16 +4,19 @@ import numpy as np
 import pytest
 
 from kernels import sessions as kernels
+from kernels.seen import NO_EVENT
 from state.offsets import Partition
 from state.sections import Section
 from streamer.settings.stream import Sessions
 from streamer.windows import sessions
+from streamer.windows.event_ids import EventIds
 from streamer.windows.sessions import SessionWindows
 from streamer.windows.watermark import Watermarks
 from tests import oracles
 
 WINDOW, N = 3, 3000
 EMPTY = (Section(), Section())
+NOTHING_SEEN = EventIds(1, Section()).with_room(np.zeros(0, np.uint64))
 
 
 class Both:
@@ -29,7 +32,7 @@ class Both:
     def arrive(self, clicks, partition):
         arrivals = arrived(clicks)
         fates, begin = np.full(len(clicks), 255, np.uint8), 0
-        for span in self.windows.arrive(arrivals, partition, fates):
+        for span in self.windows.arrive(arrivals, partition, NOTHING_SEEN, fates):
             assert span.begin == begin
             assert (fates[span.begin : span.end] <= kernels.BOT).all()
             assert (fates[span.end :] == 255).all()
@@ -61,6 +64,7 @@ def arrived(clicks):
         np.array(offsets, np.int64),
         np.ones(len(clicks), np.float32),
         np.zeros(len(clicks), np.uint8),
+        np.full(len(clicks), NO_EVENT),
     )
 
 
@@ -154,6 +158,17 @@ def test_restored_windows_have_equal_values_and_an_equal_future(emission, cut):
     assert_equal(other.snapshots(), one.snapshots())
 
 
+def test_a_generation_that_was_written_before_windows_were_spread_is_restored():
+    one = play(Both(settings()), stream(600))
+    watermarks, windows = one.snapshots()
+    counts = {name: n for name, n in windows.values["counts"].items() if name != "spread"}
+    assert one.windows.counts()["spread"] > 0
+
+    other = Both(settings(), (watermarks, Section(windows.arrays, {"counts": counts, "held": 0})))
+
+    assert other.windows.counts() == {**counts, "spread": 0}
+
+
 def test_a_snapshot_is_not_touched_by_later_clicks():
     runs = stream()
     one = play(Both(settings()), runs[:30])
@@ -194,4 +209,4 @@ def test_a_lower_bound_after_a_restart_closes_what_is_too_many():
 
 def test_no_arrivals_are_no_spans():
     one = Both(settings())
-    assert list(one.windows.arrive(arrived([]), 0, np.empty(0, np.uint8))) == []
+    assert list(one.windows.arrive(arrived([]), 0, NOTHING_SEEN, np.empty(0, np.uint8))) == []

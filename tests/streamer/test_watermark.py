@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kernels.windows import IDLE, NEVER, ROOT, SETTLED, STRAY_TIMES, STRAYS, WATERMARK
+from kernels.windows import IDLE, NEVER, ROOT, SETTLED, STRAY_TIMES, STRAYS, TOPIC, WATERMARK
 from state.offsets import Partition
 from state.sections import Section
 from streamer.windows.watermark import UNWATCHED_SECONDS, Watermarks
@@ -37,6 +37,13 @@ def test_a_partition_is_keyed_by_its_name_and_not_by_its_order():
     one, other = watermarks(A, B, C), watermarks(C, B, A)
     assert one.keys.tolist() == other.keys[::-1].tolist()
     assert len(set(one.keys.tolist())) == 3
+
+
+def test_the_partitions_of_a_topic_have_its_number():
+    found = watermarks(B, C, A, Partition("third", 7))
+    again = Watermarks(found.snapshot())
+    for one in (found, again):
+        assert one.rows[:, TOPIC].tolist() == [0, 1, 0, 2]
 
 
 def look(found, caught_up, since, until, timeout=60):
