@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from streamer.settings.base import Positive, Settings, Share
+from streamer.settings.toml import read_toml
 
 
 class FileSource(Settings):
@@ -33,10 +34,24 @@ class KafkaSource(Settings):
     start: Literal["earliest", "latest"] = Field(
         "earliest", description="where a first start begins; later starts go on at the manifest"
     )
-    connect_timeout_seconds: Positive = Field(10.0, description="how long a start may take")
+    connect_timeout_seconds: Positive = Field(7.0, description="how long a start may take")
     client: Mapping[str, Any] = Field(
-        default_factory=dict, description="passed on to kafka-python by its own names"
+        default_factory=dict, repr=False, description="passed on to kafka-python by its own names"
     )
+    client_file: Path | None = Field(
+        None, description="TOML file of more settings for client, those that are secret"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_client_file(cls, values: Any) -> Any:
+        """Put what the client's file holds under `client`, where that does not say otherwise."""
+        path = values.get("client_file") if isinstance(values, Mapping) else None
+        if not isinstance(path, str | Path):
+            return values
+        held = read_toml(Path(path), "a file of settings for source.kafka.client")
+        client = values.get("client", {})
+        return {**values, "client": {**held, **client} if isinstance(client, Mapping) else client}
 
 
 class Source(Settings):

@@ -1,11 +1,25 @@
 """The source that the configuration names."""
 
+import stat
+from pathlib import Path
+
+import structlog
+
 from streamer.clock import Clock
 from streamer.config import Config
 from streamer.errors import ConfigError
 from streamer.sources.contract import Source
 from streamer.sources.files import FileSource
 from streamer.sources.kafka import KafkaClicks
+from streamer.sources.kafka_client import check_client
+
+log = structlog.get_logger()
+
+
+def check_source(config: Config) -> None:
+    """Raise `ConfigError` for what is wrong with the source and can be known without opening it."""
+    if config.source.kafka is not None:
+        check_client(config.source.kafka)
 
 
 def open_source(config: Config, clock: Clock) -> Source:
@@ -17,6 +31,8 @@ def open_source(config: Config, clock: Clock) -> Source:
     if config.source.files is not None:
         return FileSource(config.source.files, config.clicks, clock)
     if config.source.kafka is not None:
+        if config.source.kafka.client_file is not None:
+            _warn_if_open(config.source.kafka.client_file)
         return KafkaClicks(config.source.kafka, config.clicks, clock)
     msg = (
         "source: expected files or kafka, found neither; "
@@ -24,3 +40,9 @@ def open_source(config: Config, clock: Clock) -> Source:
         "and topics"
     )
     raise ConfigError(msg)
+
+
+def _warn_if_open(path: Path) -> None:
+    mode = path.stat().st_mode
+    if mode & stat.S_IROTH:
+        log.warning("client_file_readable_by_all", file=str(path), mode=oct(stat.S_IMODE(mode)))
