@@ -1,12 +1,9 @@
 """How kafka-python is used: its settings, one clear error at the start, offsets for dashboards."""
 
 import difflib
-import logging
-import re
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
@@ -15,7 +12,10 @@ from kafka.errors import KafkaConfigurationError, KafkaError
 from pydantic import TypeAdapter, ValidationError
 
 from streamer.errors import BrokerError, ConfigError, StreamError
+from streamer.settings.masking import masked_text
 from streamer.settings.sources import KafkaSource
+from streamer.sources.kafka_causes import Cause, WatchedClient
+from streamer.sources.kafka_security import security_faults
 
 log = structlog.get_logger()
 
@@ -46,23 +46,25 @@ OWNED: dict[str, Any] = {
     "value_deserializer": "has no use: livevec decodes clicks",
     "consumer_timeout_ms": "has no use: polls have their own timeout",
     "kafka_client": "is livevec's own",
+    "ssl_context": "is made from ssl_cafile, ssl_certfile and ssl_keyfile",
+    "sasl_oauth_token_provider": "is a Python object, which no file holds",
 }
-
-PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 
 MINIMUM_REQUEST_TIMEOUT_MS = 5000
 COMMIT_TIMEOUT_MS = 5000
 CLOSE_TIMEOUT_SECONDS = 2.0
 
-_one_at_a_time = threading.Lock()
-_ATTEMPT = re.compile(
-    r"^Bootstrap (?:connection|attempt) to \S+ failed: (.*) \(backoff .*\)$", re.S
-)
-_HANGS_UP = ", as a broker does that refuses the password or wants another security_protocol"
-
 
 class Consumer(KafkaConsumer):  # type: ignore[misc]  # kafka-python has no types
-    """A consumer that tells which topic it is that has a name now."""
+    """A consumer that tells which topic it is that has a name now, and why a broker is away."""
+
+    def last_cause(self) -> Cause | None:
+        """Return why the last connection has failed, None when none has since one was made.
+
+        Never blocks; may be asked from any thread.
+        """
+        cause: Cause | None = self._client.causes.last
+        return cause
 
     def topic_id(self, topic: str) -> str | None:
         """Return the id that the last metadata had, which a topic of that name made anew has not.
@@ -85,13 +87,7 @@ def check_client(settings: KafkaSource) -> None:
             _typed(name, settings.client[name])
         except ValueError as error:
             faults.append(f"source.kafka.client.{name}: {error}")
-    protocol = settings.client.get("security_protocol", PROTOCOLS[0])
-    if protocol not in PROTOCOLS:
-        # kafka-python takes any other word for PLAINTEXT, and would send the password in clear.
-        faults.append(
-            "source.kafka.client.security_protocol: expected one of "
-            f"{', '.join(PROTOCOLS)}, found {protocol!r}"
-        )
+    faults += security_faults(settings.client)
     if faults:
         raise ConfigError(*faults)
 
@@ -99,32 +95,33 @@ def check_client(settings: KafkaSource) -> None:
 def connect(settings: KafkaSource, group_id: str | None = None) -> Any:
     """Return a `Consumer` that has reached a broker.
 
-    Blocks for at most `connect_timeout_seconds`. Raises `ConfigError` when kafka-python refuses
-    the settings, and `BrokerError` when no broker answers or lets us in.
+    Blocks for at most `connect_timeout_seconds`, and no longer than until every server has
+    refused us for good. Raises `ConfigError` when kafka-python refuses the settings, and
+    `BrokerError` when no broker answers or lets us in.
     """
-    started = []
+    started: list[WatchedClient] = []
 
     def client(**configs: Any) -> Any:
         # The constructor keeps its network thread when it fails; this is the way to end it.
-        started.append(KafkaConsumer.DEFAULT_CONFIG["kafka_client"](**configs))
+        started.append(WatchedClient(**configs))
         return started[-1]
 
-    where = ", ".join(settings.bootstrap_servers)
-    with _causes() as causes:
-        try:
-            return Consumer(kafka_client=client, **_configs(settings, group_id))
-        except (KafkaConfigurationError, AssertionError, TypeError, ValueError) as error:
-            _close(started)
-            msg = f"source.kafka: expected settings that kafka-python accepts, found: {error}"
-            raise ConfigError(msg) from error
-        except (KafkaError, OSError) as error:
-            _close(started)
-            cause = causes[-1] if causes else str(error)
-            msg = (
-                f"source.kafka: expected a broker at {where} to let us in within "
-                f"{settings.connect_timeout_seconds:g} s, found: {cause}"
-            )
-            raise BrokerError(msg) from error
+    try:
+        return Consumer(kafka_client=client, **_configs(settings, group_id))
+    except (KafkaConfigurationError, AssertionError, TypeError, ValueError) as error:
+        _close(started)
+        found = masked_text(str(error))
+        msg = f"source.kafka: expected settings that kafka-python accepts, found: {found}"
+        raise ConfigError(msg) from error
+    except (KafkaError, OSError) as error:
+        _close(started)
+        where = ", ".join(settings.bootstrap_servers)
+        found = "".join(one.explain() for one in started) or f"the error: {masked_text(str(error))}"
+        msg = (
+            f"source.kafka: expected a broker at {where} to let us in within "
+            f"{settings.connect_timeout_seconds:g} s, found {found}"
+        )
+        raise BrokerError(msg) from error
 
 
 class GroupOffsets:
@@ -222,39 +219,6 @@ def _fault(name: str) -> str:
     return f"expected a setting of kafka-python's consumer, found none of that name{hint}"
 
 
-def _close(clients: list[Any]) -> None:
+def _close(clients: list[WatchedClient]) -> None:
     for client in clients:
         client.close()
-
-
-@contextmanager
-def _causes() -> Iterator[list[str]]:
-    """Collect the library's warnings: only there does it tell why it cannot connect.
-
-    They are kept from the log meanwhile; the error that is raised says the last of them.
-    """
-    library = logging.getLogger("kafka")
-    collector = _Collector()
-    with _one_at_a_time:
-        library.setLevel(logging.WARNING)
-        library.addHandler(collector)
-        library.propagate, before = False, library.propagate
-        try:
-            yield collector.causes
-        finally:
-            library.propagate = before
-            library.removeHandler(collector)
-
-
-class _Collector(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.causes: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if found := _ATTEMPT.search(record.getMessage()):
-            cause = found[1].replace("\n", " ")
-            if self.causes and "RequestTimedOut" in cause:
-                # The last attempt is cut off by our own timeout; those before say more.
-                return
-            self.causes.append(cause + _HANGS_UP if "socket disconnected" in cause else cause)
