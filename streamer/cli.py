@@ -23,7 +23,7 @@ from streamer.errors import BrokerError, ConfigError, DeadLetterLimit
 from streamer.logs import configure_logs, kernel_progress
 from streamer.serving.app import serve as serve_queries
 from streamer.settings.presets import PRESETS, Preset, as_toml
-from streamer.sources.opening import open_source
+from streamer.sources.opening import check_source, open_source
 
 STANDARD_OUTPUT, STANDARD_ERROR = 1, 2
 EXIT_CONFIG, EXIT_BROKER, EXIT_STATE, EXIT_DEAD_LETTERS, EXIT_BUG = 2, 3, 4, 5, 70
@@ -105,7 +105,8 @@ def demo(
 def check_config(config: ConfigFile = None) -> None:
     """Print the effective settings, or every fault in them."""
     loaded: Config = settings.load(config)
-    print(json.dumps(loaded.model_dump(mode="json"), indent=2))
+    check_source(loaded)
+    print(json.dumps(loaded.public(), indent=2))
 
 
 @app.command()

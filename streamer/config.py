@@ -9,7 +9,6 @@ and cannot change over one state directory.
 import math
 import os
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -23,9 +22,11 @@ from pydantic_settings import (
 )
 
 from streamer.errors import ConfigError
+from streamer.settings.masking import MASK, is_secret, masked
 from streamer.settings.process import Log, Metrics, Serving
 from streamer.settings.sources import Clicks, Source
 from streamer.settings.stream import Checkpoint, Index, Publish, Sessions, Store, Training
+from streamer.settings.toml import read_toml
 
 ENV_PREFIX = "LIVEVEC_"
 ENV_SECTION_END = "__"
@@ -85,6 +86,11 @@ class Config(BaseSettings):
         """Where versions are published."""
         return self.publish.directory or self.store.directory / "published"
 
+    def public(self) -> dict[str, Any]:
+        """Return all settings as they may be printed and stored: without what is secret."""
+        shown: dict[str, Any] = masked(self.model_dump(mode="json"))
+        return shown
+
     def fingerprint(self) -> dict[str, Any]:
         """Return the settings that give the state its meaning, by path."""
         return {
@@ -134,13 +140,9 @@ def load(path: Path | None, **overrides: Mapping[str, Any]) -> Config:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        msg = f"{path}: expected a configuration file, found nothing there"
-        raise ConfigError(msg) from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        msg = f"{path}: expected a TOML file, found: {error}"
-        raise ConfigError(msg) from error
+        return read_toml(path, "a configuration file")
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _unknown_environment() -> Iterator[str]:
@@ -169,4 +171,10 @@ def _fault(error: Mapping[str, Any]) -> str:
     reason = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
         return f"{path}: {reason}" if error["loc"] else str(reason)
-    return f"{path}: {reason[0].lower()}{reason[1:]}, found {found!r}"
+    return f"{path}: {reason[0].lower()}{reason[1:]}, found {_shown(error['loc'], found)!r}"
+
+
+def _shown(path: tuple[int | str, ...], found: Any) -> Any:
+    """Return a value as a fault may quote it: it may be a secret in the wrong place."""
+    is_private = any(is_secret(str(part)) or part == "client" for part in path)
+    return MASK if is_private else masked(found)

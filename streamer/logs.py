@@ -11,6 +11,10 @@ from streamer.clock import Clock
 from streamer.settings.process import Log
 
 QUIET_SECONDS = 1.5
+# kafka-python warns at each attempt to reach a broker that is away; we tell it once ourselves.
+KAFKA_HIDDEN = logging.CRITICAL
+# Below that it writes down what it sends, the password among it.
+KAFKA_SHOWN = logging.INFO
 
 
 def configure_logs(settings: Log) -> None:
@@ -45,6 +49,9 @@ def configure_logs(settings: Log) -> None:
         )
     )
     logging.basicConfig(handlers=[of_libraries], level=max(level, logging.WARNING))
+    logging.getLogger("kafka").setLevel(KAFKA_SHOWN if settings.level == "debug" else KAFKA_HIDDEN)
+    # Whose errors are no weather: the loop itself has failed.
+    logging.getLogger("kafka.net.selector").setLevel(logging.ERROR)
 
 
 def kernel_progress(stream: TextIO, clock: Clock) -> Callable[[int, int, str], None]:

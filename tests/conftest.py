@@ -36,10 +36,17 @@ class ManualClock:
 
 @dataclass(frozen=True)
 class RunBroker:
-    """Addresses of the run's broker; `sasl_bootstrap` wants PLAIN, livevec, secret."""
+    """Addresses of the run's broker; `sasl_bootstrap` wants PLAIN, livevec, secret.
+
+    It knows the user of `deploy.broker.broker`, too, as `sasl_ssl_bootstrap` does, by PLAIN and
+    SCRAM-SHA-512; `ca_file` holds the CA of the two that speak TLS.
+    """
 
     bootstrap: str
     sasl_bootstrap: str | None = None
+    ssl_bootstrap: str | None = None
+    sasl_ssl_bootstrap: str | None = None
+    ca_file: Path | None = None
 
 
 BROKER_USED = pytest.StashKey[str]()
@@ -75,12 +82,14 @@ def broker(
             raise
         pytest.skip(str(error))
     stash[BROKER_USED] = f"Apache Kafka {version()} at {own.bootstrap}, started for this run"
-    yield RunBroker(own.bootstrap, own.sasl_bootstrap)
+    yield RunBroker(
+        own.bootstrap, own.sasl_bootstrap, own.ssl_bootstrap, own.sasl_ssl_bootstrap, own.ca_file
+    )
     own.stop()
 
 
 def _started(directory: Path) -> Broker:
-    own = Broker(directory)
+    own = Broker(directory, is_secured=True)
     own.start()
     return own
 

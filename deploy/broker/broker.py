@@ -1,6 +1,7 @@
 """A local Apache Kafka for tests and play: Maven artifacts, KRaft, free ports.
 
 Java 17 and Maven are all it needs. The artifacts are fetched once, into `.cache/broker/libs`.
+A secured one also listens for TLS, for SASL over it, and knows a user of PLAIN and SCRAM-SHA-512.
 """
 
 import re
@@ -12,8 +13,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
+
+from deploy.broker import certificates
+from deploy.broker.certificates import NoCertificates
 
 HERE = Path(__file__).resolve().parent
 POM = HERE / "pom.xml"
@@ -25,6 +29,9 @@ FETCH_SECONDS = 300
 START_SECONDS = 60
 STOP_SECONDS = 15
 ERROR_LINES = 5
+
+USER = "reader"
+PASSWORD = "sesame-0f-one-test-brok3r"  # noqa: S105 - of a broker that listens on this machine only
 
 
 class BrokerUnavailable(Exception):
@@ -38,17 +45,33 @@ class BrokerFailed(Exception):
 class Broker:
     """One Kafka process with its data in `directory`; ports stay the same over restarts."""
 
-    def __init__(self, directory: Path, port: int = 0) -> None:
+    def __init__(self, directory: Path, port: int = 0, *, is_secured: bool = False) -> None:
         self._directory = directory
-        port, sasl_port, controller_port = _free_ports(port)
+        ports = _free_ports(port, 5)
+        port, sasl_port, controller_port, ssl_port, sasl_ssl_port = ports
         self.bootstrap = f"127.0.0.1:{port}"
         self.sasl_bootstrap = f"127.0.0.1:{sasl_port}"
+        self.ssl_bootstrap = f"127.0.0.1:{ssl_port}" if is_secured else None
+        self.sasl_ssl_bootstrap = f"127.0.0.1:{sasl_ssl_port}" if is_secured else None
+        self.ca_file = directory / "ca.pem" if is_secured else None
+        self._keystore = directory / "broker.p12"
         self._settings = directory / "kraft.properties"
         self._log = directory / "broker.log"
         self._process: subprocess.Popen[bytes] | None = None
-        template = string.Template((HERE / "kraft.properties").read_text(encoding="utf-8"))
-        values = {"directory": directory / "data", "port": port, "sasl_port": sasl_port}
-        filled = template.substitute(values, controller_port=controller_port)
+        templates = ["kraft.properties", *(["secure.properties"] if is_secured else [])]
+        template = "\n".join((HERE / name).read_text(encoding="utf-8") for name in templates)
+        filled = string.Template(template).substitute(
+            directory=directory / "data",
+            port=port,
+            sasl_port=sasl_port,
+            controller_port=controller_port,
+            ssl_port=ssl_port,
+            sasl_ssl_port=sasl_ssl_port,
+            keystore=self._keystore,
+            keystore_password=certificates.PASSWORD,
+            user=USER,
+            password=PASSWORD,
+        )
         self._settings.write_text(filled, encoding="utf-8")
 
     def start(self) -> None:
@@ -94,10 +117,19 @@ class Broker:
         tool = [*java, "kafka.tools.StorageTool", "format"]
         # Any 22 characters of base64 are a cluster's id.
         named = [*tool, "-t", "livevec-local-broker-A", "-c", str(self._settings)]
+        if self.ca_file is not None:
+            self._make_certificates(self.ca_file)
+            named += ["--add-scram", f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]"]
         done = subprocess.run(named, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             msg = f"expected StorageTool to format a log, found: {_last_lines(done.stderr)}"
             raise BrokerFailed(msg)
+
+    def _make_certificates(self, ca_file: Path) -> None:
+        try:
+            certificates.make(self._keystore, ca_file)
+        except NoCertificates as error:
+            raise BrokerUnavailable(str(error)) from error
 
     def _wait_until_accepting(self) -> None:
         host, port = self.bootstrap.split(":")
@@ -194,17 +226,18 @@ def _java(libs: Path) -> list[str]:
     ]
 
 
-def _free_ports(port: int) -> list[int]:
-    """Return `port`, or a free one where it is 0, and two more free ones."""
-    with socket.socket() as first, socket.socket() as second, socket.socket() as third:
-        first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        for one, wanted in ((first, port), (second, 0), (third, 0)):
+def _free_ports(port: int, count: int) -> list[int]:
+    """Return `port`, or a free one where it is 0, and more free ones, `count` in all."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        for one, wanted in zip(sockets, [port] + [0] * (count - 1), strict=True):
             try:
                 one.bind(("127.0.0.1", wanted))
             except OSError as error:
                 msg = f"expected port {wanted} to be free, found: {error.strerror}"
                 raise BrokerFailed(msg) from error
-        return [one.getsockname()[1] for one in (first, second, third)]
+        return [one.getsockname()[1] for one in sockets]
 
 
 def _last_lines(text: str, count: int = ERROR_LINES) -> str:

@@ -225,7 +225,7 @@ class Publisher:
             cut.sections,
             offsets=cut.offsets,
             fingerprint=self._config.fingerprint(),
-            settings=self._config.model_dump(mode="json"),
+            settings=self._config.public(),
             facts=cut.facts,
             created_ms=self._clock.now_ms(),
         )

@@ -11,6 +11,7 @@ from pydantic_core.core_schema import ValidationInfo
 from streamer.settings.base import Count, Positive, Settings, Share
 from streamer.settings.clicks import ClickMapping
 from streamer.settings.presets import preset_settings
+from streamer.settings.toml import read_toml
 
 
 class FileSource(Settings):
@@ -57,10 +58,24 @@ class KafkaSource(Settings):
     on_truncated_log: Literal["refuse", "resume"] = Field(
         "refuse", description="a log that has lost what was read of it: go on where it was cut?"
     )
-    connect_timeout_seconds: Positive = Field(10.0, description="how long a start may take")
+    connect_timeout_seconds: Positive = Field(7.0, description="how long a start may take")
     client: Mapping[str, Any] = Field(
-        default_factory=dict, description="passed on to kafka-python by its own names"
+        default_factory=dict, repr=False, description="passed on to kafka-python by its own names"
     )
+    client_file: Path | None = Field(
+        None, description="TOML file of more settings for client, those that are secret"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_client_file(cls, values: Any) -> Any:
+        """Put what the client's file holds under `client`, where that does not say otherwise."""
+        path = values.get("client_file") if isinstance(values, Mapping) else None
+        if not isinstance(path, str | Path):
+            return values
+        held = read_toml(Path(path), "a file of settings for source.kafka.client")
+        client = values.get("client", {})
+        return {**values, "client": {**held, **client} if isinstance(client, Mapping) else client}
 
     @field_validator("start")
     @classmethod

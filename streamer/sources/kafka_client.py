@@ -1,11 +1,6 @@
 """How kafka-python is used: its settings, and one clear error at the start."""
 
 import difflib
-import logging
-import re
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
@@ -14,7 +9,10 @@ from kafka.structs import OffsetAndMetadata
 from pydantic import TypeAdapter, ValidationError
 
 from streamer.errors import BrokerError, ConfigError
+from streamer.settings.masking import masked_text
 from streamer.settings.sources import KafkaSource
+from streamer.sources.kafka_causes import Cause, WatchedClient
+from streamer.sources.kafka_security import security_faults
 
 DEFAULTS: dict[str, Any] = {
     # About 80 ms of kafka-python's time per partition and fetch.
@@ -45,21 +43,28 @@ OWNED: dict[str, Any] = {
     "value_deserializer": "has no use: livevec decodes clicks",
     "consumer_timeout_ms": "has no use: polls have their own timeout",
     "kafka_client": "is livevec's own",
+    "ssl_context": "is made from ssl_cafile, ssl_certfile and ssl_keyfile",
+    "sasl_oauth_token_provider": "is a Python object, which no file holds",
 }
-
-PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 
 MINIMUM_REQUEST_TIMEOUT_MS = 5000
 CLOSE_TIMEOUT_SECONDS = 2.0
 
-_one_at_a_time = threading.Lock()
-_ATTEMPT = re.compile(
-    r"^Bootstrap (?:connection|attempt) to \S+ failed: (.*) \(backoff .*\)$", re.S
-)
-_HANGS_UP = ", as a broker does that refuses the password or wants another security_protocol"
+
+class _Explained:
+    """What kafka-python's clients can say of their connections."""
+
+    _client: WatchedClient
+
+    def last_cause(self) -> Cause | None:
+        """Return why the last connection has failed, None when none has since one was made.
+
+        Never blocks; may be asked from any thread.
+        """
+        return self._client.causes.last
 
 
-class Consumer(KafkaConsumer):  # type: ignore[misc]  # kafka-python has no types
+class Consumer(_Explained, KafkaConsumer):  # type: ignore[misc]  # kafka-python has no types
     """A consumer that can be told which record a position lies behind."""
 
     def seek_behind(self, partition: TopicPartition, offset: int, leader_epoch: int) -> None:
@@ -69,6 +74,10 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # kafka-python has no type
         poll raises `LogTruncationError` if it is not. Never blocks.
         """
         self._subscription.seek(partition, OffsetAndMetadata(offset, "", leader_epoch))
+
+
+class Admin(_Explained, KafkaAdminClient):  # type: ignore[misc]  # kafka-python has no types
+    """A client for questions."""
 
 
 def check_client(settings: KafkaSource) -> None:
@@ -83,13 +92,7 @@ def check_client(settings: KafkaSource) -> None:
             _typed(name, settings.client[name])
         except ValueError as error:
             faults.append(f"source.kafka.client.{name}: {error}")
-    protocol = settings.client.get("security_protocol", PROTOCOLS[0])
-    if protocol not in PROTOCOLS:
-        # kafka-python takes any other word for PLAINTEXT, and would send the password in clear.
-        faults.append(
-            "source.kafka.client.security_protocol: expected one of "
-            f"{', '.join(PROTOCOLS)}, found {protocol!r}"
-        )
+    faults += security_faults(settings.client)
     if faults:
         raise ConfigError(*faults)
 
@@ -97,47 +100,48 @@ def check_client(settings: KafkaSource) -> None:
 def connect(settings: KafkaSource) -> Any:
     """Return a `Consumer` that has reached a broker.
 
-    Blocks for at most `connect_timeout_seconds`. Raises `ConfigError` when kafka-python refuses
-    the settings, and `BrokerError` when no broker answers or lets us in.
+    Blocks for at most `connect_timeout_seconds`, and no longer than until every server has
+    refused us for good. Raises `ConfigError` when kafka-python refuses the settings, and
+    `BrokerError` when no broker answers or lets us in.
     """
-    return _connected(Consumer, settings, _configs(settings, None))
+    return _connected(Consumer, settings, _configs(settings))
 
 
 def _connected(kind: Any, settings: KafkaSource, configs: dict[str, Any]) -> Any:
-    started = []
+    started: list[WatchedClient] = []
 
     def client(**configs: Any) -> Any:
         # The constructor keeps its network thread when it fails; this is the way to end it.
-        started.append(KafkaConsumer.DEFAULT_CONFIG["kafka_client"](**configs))
+        started.append(WatchedClient(**configs))
         return started[-1]
 
-    where = ", ".join(settings.bootstrap_servers)
-    with _causes() as causes:
-        try:
-            return kind(kafka_client=client, **configs)
-        except (KafkaConfigurationError, AssertionError, TypeError, ValueError) as error:
-            _close(started)
-            msg = f"source.kafka: expected settings that kafka-python accepts, found: {error}"
-            raise ConfigError(msg) from error
-        except (KafkaError, OSError) as error:
-            _close(started)
-            cause = causes[-1] if causes else str(error)
-            msg = (
-                f"source.kafka: expected a broker at {where} to let us in within "
-                f"{settings.connect_timeout_seconds:g} s, found: {cause}"
-            )
-            raise BrokerError(msg) from error
+    try:
+        return kind(kafka_client=client, **configs)
+    except (KafkaConfigurationError, AssertionError, TypeError, ValueError) as error:
+        _close(started)
+        found = masked_text(str(error))
+        msg = f"source.kafka: expected settings that kafka-python accepts, found: {found}"
+        raise ConfigError(msg) from error
+    except (KafkaError, OSError) as error:
+        _close(started)
+        where = ", ".join(settings.bootstrap_servers)
+        found = "".join(one.explain() for one in started) or f"the error: {masked_text(str(error))}"
+        msg = (
+            f"source.kafka: expected a broker at {where} to let us in within "
+            f"{settings.connect_timeout_seconds:g} s, found {found}"
+        )
+        raise BrokerError(msg) from error
 
 
-def connect_admin(settings: KafkaSource, request_timeout_seconds: float) -> KafkaAdminClient:
-    """Return a client for questions that has reached a broker; see `connect`."""
+def connect_admin(settings: KafkaSource, request_timeout_seconds: float) -> Any:
+    """Return an `Admin` that has reached a broker; see `connect`."""
     known = KafkaAdminClient.DEFAULT_CONFIG.keys()
-    configs = {name: value for name, value in _configs(settings, None).items() if name in known}
+    configs = {name: value for name, value in _configs(settings).items() if name in known}
     configs["request_timeout_ms"] = int(request_timeout_seconds * 1000)
-    return _connected(KafkaAdminClient, settings, configs)
+    return _connected(Admin, settings, configs)
 
 
-def _configs(settings: KafkaSource, group_id: str | None) -> dict[str, Any]:
+def _configs(settings: KafkaSource) -> dict[str, Any]:
     connect_timeout_ms = int(settings.connect_timeout_seconds * 1000)
     chosen = {name: _typed(name, value) for name, value in settings.client.items()}
     return {
@@ -146,7 +150,7 @@ def _configs(settings: KafkaSource, group_id: str | None) -> dict[str, Any]:
         **chosen,
         "bootstrap_servers": list(settings.bootstrap_servers),
         "bootstrap_timeout_ms": connect_timeout_ms,
-        "group_id": group_id,
+        "group_id": None,
         "enable_auto_commit": False,
         "auto_offset_reset": "none",
         "isolation_level": "read_committed",
@@ -183,39 +187,6 @@ def _fault(name: str) -> str:
     return f"expected a setting of kafka-python's consumer, found none of that name{hint}"
 
 
-def _close(clients: list[Any]) -> None:
+def _close(clients: list[WatchedClient]) -> None:
     for client in clients:
         client.close()
-
-
-@contextmanager
-def _causes() -> Iterator[list[str]]:
-    """Collect the library's warnings: only there does it tell why it cannot connect.
-
-    They are kept from the log meanwhile; the error that is raised says the last of them.
-    """
-    library = logging.getLogger("kafka")
-    collector = _Collector()
-    with _one_at_a_time:
-        library.setLevel(logging.WARNING)
-        library.addHandler(collector)
-        library.propagate, before = False, library.propagate
-        try:
-            yield collector.causes
-        finally:
-            library.propagate = before
-            library.removeHandler(collector)
-
-
-class _Collector(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.causes: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if found := _ATTEMPT.search(record.getMessage()):
-            cause = found[1].replace("\n", " ")
-            if self.causes and "RequestTimedOut" in cause:
-                # The last attempt is cut off by our own timeout; those before say more.
-                return
-            self.causes.append(cause + _HANGS_UP if "socket disconnected" in cause else cause)

@@ -89,6 +89,11 @@ class Cluster:
                 msg = f"{Partition(*key)} in group {group_id!r}"
                 raise fault(msg)
 
+    def last_cause(self) -> str | None:
+        """Return why the last connection has failed, None when none has since one was made."""
+        cause = self._admin.last_cause()
+        return None if cause is None else str(cause)
+
     def close(self) -> None:
         """Let go of the connections. Idempotent."""
         self._admin.close()

@@ -113,7 +113,7 @@ class Watch:
         try:
             act()
         except KafkaError as error:
-            self._fault = str(error)
+            self._fault = self._cluster.last_cause() or str(error)
         except (StreamError, StateError) as error:
             self._fatal = error
 

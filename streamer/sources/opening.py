@@ -1,5 +1,10 @@
 """The source that the configuration names."""
 
+import stat
+from pathlib import Path
+
+import structlog
+
 from streamer.clock import Clock
 from streamer.config import Config
 from streamer.errors import ConfigError
@@ -7,6 +12,15 @@ from streamer.sources.contract import Source
 from streamer.sources.files import FileSource
 from streamer.sources.history import HistoryThenLive
 from streamer.sources.kafka import KafkaClicks
+from streamer.sources.kafka_client import check_client
+
+log = structlog.get_logger()
+
+
+def check_source(config: Config) -> None:
+    """Raise `ConfigError` for what is wrong with the source and can be known without opening it."""
+    if config.source.kafka is not None:
+        check_client(config.source.kafka)
 
 
 def open_source(config: Config, clock: Clock, *, take_group: bool = False) -> Source:
@@ -27,5 +41,13 @@ def open_source(config: Config, clock: Clock, *, take_group: bool = False) -> So
     if settings.kafka is None:
         assert files is not None
         return files
+    if settings.kafka.client_file is not None:
+        _warn_if_open(settings.kafka.client_file)
     live = KafkaClicks(settings.kafka, config.clicks, clock, take_group=take_group)
     return HistoryThenLive(files, live) if files else live
+
+
+def _warn_if_open(path: Path) -> None:
+    mode = path.stat().st_mode
+    if mode & stat.S_IROTH:
+        log.warning("client_file_readable_by_all", file=str(path), mode=oct(stat.S_IMODE(mode)))

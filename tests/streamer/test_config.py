@@ -100,6 +100,97 @@ def test_a_variable_without_a_section_is_not_ours(monkeypatch):
     assert config.load(None).training.dim == 64
 
 
+KAFKA = """
+[source.kafka]
+bootstrap_servers = ["localhost:9092"]
+topics = ["clicks"]
+client_file = "{file}"
+[source.kafka.client]
+sasl_plain_username = "me"
+sasl_mechanism = "PLAIN"
+"""
+
+
+@pytest.fixture
+def client_file(tmp_path):
+    path = tmp_path / "client.toml"
+    path.write_text('sasl_plain_password = "open sesame"\nsasl_mechanism = "SCRAM-SHA-512"\n')
+    return path
+
+
+def test_the_client_has_what_its_file_holds_below_the_other_settings(tmp_path, client_file):
+    loaded = config.load(written(tmp_path, KAFKA.format(file=client_file)))
+
+    assert loaded.source.kafka.client == {
+        "sasl_plain_username": "me",
+        "sasl_plain_password": "open sesame",
+        "sasl_mechanism": "PLAIN",
+    }
+
+
+def test_the_environment_may_hold_the_password_and_name_the_file(
+    tmp_path, client_file, monkeypatch
+):
+    path = written(tmp_path, KAFKA.format(file="not-this-one.toml"))
+    monkeypatch.setenv("LIVEVEC_SOURCE__KAFKA__CLIENT_FILE", str(client_file))
+    monkeypatch.setenv("LIVEVEC_SOURCE__KAFKA__CLIENT__SASL_PLAIN_PASSWORD", "1e5")
+
+    client = config.load(path).source.kafka.client
+
+    assert client["sasl_plain_password"] == "1e5"
+    assert client["sasl_mechanism"] == "PLAIN"
+    assert config.load(path).source.kafka.client_file == client_file
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (None, "client.toml: expected a file of settings for source.kafka.client, found nothing"),
+        ("open sesame", "client.toml: expected a TOML file, found: "),
+    ],
+)
+def test_a_client_file_that_cannot_be_read_is_one_fault_that_does_not_quote_it(
+    tmp_path, client_file, content, fault
+):
+    client_file.unlink() if content is None else client_file.write_text(content)
+
+    with pytest.raises(ConfigError, match=fault) as raised:
+        config.load(written(tmp_path, KAFKA.format(file=client_file)))
+
+    (told,) = raised.value.faults
+    assert told.startswith("source.kafka: ")
+    assert "sesame" not in told
+
+
+def test_what_is_shown_of_settings_holds_no_secret(tmp_path, client_file):
+    loaded = config.load(written(tmp_path, KAFKA.format(file=client_file)))
+
+    shown = loaded.public()
+
+    assert shown["source"]["kafka"]["client"] == {
+        "sasl_plain_username": "me",
+        "sasl_plain_password": "***",
+        "sasl_mechanism": "PLAIN",
+    }
+    assert shown["training"] == loaded.model_dump(mode="json")["training"]
+    assert "sesame" not in repr(loaded)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[source.kafka]\nbootstrap_servers = ["a:1"]\ntopics = ["x"]\nclient = "open sesame"\n',
+        '[source]\nkafka = ["http://me:sesame@host"]\n',
+        '[source.kafka]\nbootstrap_servers = { password = "sesame" }\ntopics = ["x"]\n',
+    ],
+)
+def test_a_fault_does_not_quote_a_secret_in_the_wrong_place(tmp_path, text):
+    with pytest.raises(ConfigError, match=r"source\.kafka.*\*\*\*") as raised:
+        config.load(written(tmp_path, text))
+
+    assert "sesame" not in str(raised.value)
+
+
 def test_files_that_never_end_before_kafka_are_a_fault(tmp_path):
     path = written(
         tmp_path,

@@ -13,8 +13,12 @@ from streamer.logs import configure_logs
 import structlog
 configure_logs(Log(format=sys.argv[1], level=sys.argv[2]))
 structlog.get_logger().info("ours", clicks=3)
-logging.getLogger("kafka.net").warning("theirs %s", "failed")
-logging.getLogger("kafka.net").info("unasked")
+logging.getLogger("uvicorn").warning("theirs %s", "failed")
+logging.getLogger("uvicorn").info("unasked")
+logging.getLogger("kafka.net.manager").error("away")
+logging.getLogger("kafka.net.manager").info("back")
+logging.getLogger("kafka.net.connection").debug("the password")
+logging.getLogger("kafka.net.selector").error("it is broken")
 try:
     raise ValueError("broken")
 except ValueError:
@@ -30,10 +34,10 @@ def written(form, level="info"):
 
 
 def test_libraries_log_json_lines_too():
-    ours, theirs, fell = (json.loads(line) for line in written("json"))
+    ours, theirs, _, fell = (json.loads(line) for line in written("json"))
 
     assert (ours["event"], ours["clicks"], ours["level"]) == ("ours", 3, "info")
-    assert (theirs["event"], theirs["logger"]) == ("theirs failed", "kafka.net")
+    assert (theirs["event"], theirs["logger"]) == ("theirs failed", "uvicorn")
     assert theirs["level"] == "warning"
     assert "ValueError: broken" in fell["exception"]
     assert all("timestamp" in line for line in (ours, theirs, fell))
@@ -45,3 +49,19 @@ def test_a_higher_level_holds_for_libraries_too(form):
 
     assert not any("theirs" in line or "ours" in line for line in lines)
     assert any("it fell" in line for line in lines)
+
+
+@pytest.mark.parametrize("level", ["info", "error"])
+def test_what_kafka_python_says_of_each_attempt_is_kept_out(level):
+    lines = [json.loads(line)["event"] for line in written("json", level)]
+
+    assert not {"away", "back"} & set(lines)
+    assert "it is broken" in lines
+
+
+def test_at_level_debug_kafka_python_is_heard_but_never_what_it_sends():
+    lines = [json.loads(line)["event"] for line in written("json", "debug")]
+
+    assert "away" in lines
+    assert "back" in lines
+    assert "the password" not in lines
