@@ -60,12 +60,13 @@ class Checkpoints:
         CURRENT is written again before anything else, so that from here on no line of an
         older term is believed; then what crashes and older terms left behind is collected.
         """
-        durable.make_directory(self._checkpoints)
-        self._last_number = _last_number(self._directory)
-        self._newest = None if recovered is None else recovered.name
-        self._point()
-        durable.collect_temporaries(self._checkpoints, self._tenure.check)
-        self._collect()
+        with self._tenure.explaining():
+            durable.make_directory(self._checkpoints)
+            self._last_number = _last_number(self._directory)
+            self._newest = None if recovered is None else recovered.name
+            self._point()
+            durable.collect_temporaries(self._checkpoints, self._tenure.check)
+            self._collect()
 
     def commit(  # noqa: PLR0913 - each is one field of the manifest, by its name
         self,
@@ -94,30 +95,33 @@ class Checkpoints:
         there: so one whose commit has returned is found by them, and is never void.
         """
         assert self._last_number is not None, "adopt comes first"
-        self._tenure.check()
-        self._point()
-        self._last_number += 1
-        name = GenerationName(self._tenure.term, self._last_number)
-        manifest = Manifest(
-            name, self._newest, offsets, fingerprint, settings, facts, created_ms, parts=()
-        )
-        beside = self._checkpoints / f"{name}{durable.TEMPORARY}"
+        with self._tenure.explaining():
+            self._tenure.check()
+            self._point()
+            self._last_number += 1
+            name = GenerationName(self._tenure.term, self._last_number)
+            manifest = Manifest(
+                name, self._newest, offsets, fingerprint, settings, facts, created_ms, parts=()
+            )
+            self._put_in_place(sections, manifest)
+            self._newest = name
+            self._on_step(5)
+            self._point()
+            self._on_step(6)
+            self._collect()
+            self._tenure.check()
+        return name
+
+    def _put_in_place(self, sections: Sections, manifest: Manifest) -> None:
+        beside = self._checkpoints / f"{manifest.name}{durable.TEMPORARY}"
         try:
             self._stage(beside, sections, manifest)
             self._on_step(4)
             self._tenure.check()
-            durable.rename_directory(beside, self._checkpoints / str(name))
+            durable.rename_directory(beside, self._checkpoints / str(manifest.name))
         except BaseException:
             durable.remove_tree(beside)
-            self._tenure.check()  # our successor may have collected what we were writing
             raise
-        self._newest = name
-        self._on_step(5)
-        self._point()
-        self._on_step(6)
-        self._collect()
-        self._tenure.check()
-        return name
 
     def _stage(self, beside: Path, sections: Sections, manifest: Manifest) -> None:
         self._on_step(1)

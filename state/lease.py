@@ -17,8 +17,8 @@ import json
 import os
 import re
 import threading
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -108,6 +108,18 @@ class Tenure:
                 "directory was removed; nothing more is written, stop this process"
             )
             raise Superseded(message)
+
+    @contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Raise `Superseded` for what fails inside once a newer term exists: that is its cause.
+
+        Our successor collects what we were writing, for one.
+        """
+        try:
+            yield
+        except BaseException:
+            self.check()
+            raise
 
     def owner(self) -> str | None:
         """Return the id of the state in our directory; None before its first commit."""

@@ -52,23 +52,24 @@ class Publications:
         A crash on the way leaves either CURRENT whole. Raises `Superseded` when a newer term
         has been mirrored, `PublicationError` when another state directory publishes here.
         """
-        term = self._tenure.term
-        self._check()
-        durable.make_directory(self._directory / "terms")
-        self._claim()
-        line = {"restored": None if restored is None else str(restored)}
-        mirror = self._directory / "terms" / f"{term:04d}"
-        durable.write(mirror, json.dumps(line).encode() + b"\n")
-        there = versions(self._directory)
-        counts = counting(self._directory, there)
-        self._newest = counts[-1] if counts else None
-        self._next_number = max([*(name.number for name in there), self._last_pointed()]) + 1
-        if self._newest is not None:
-            self._point()
-        elif (self._directory / "CURRENT").exists():
-            durable.remove_tree(self._directory / "CURRENT")
-        durable.collect_temporaries(self._directory, self._check)
-        self._collect()
+        with self._tenure.explaining():
+            term = self._tenure.term
+            self._check()
+            durable.make_directory(self._directory / "terms")
+            self._claim()
+            line = {"restored": None if restored is None else str(restored)}
+            mirror = self._directory / "terms" / f"{term:04d}"
+            durable.write(mirror, json.dumps(line).encode() + b"\n")
+            there = versions(self._directory)
+            counts = counting(self._directory, there)
+            self._newest = counts[-1] if counts else None
+            self._next_number = max([*(name.number for name in there), self._last_pointed()]) + 1
+            if self._newest is not None:
+                self._point()
+            elif (self._directory / "CURRENT").exists():
+                durable.remove_tree(self._directory / "CURRENT")
+            durable.collect_temporaries(self._directory, self._check)
+            self._collect()
 
     def newest_manifest(self) -> Mapping[str, Any] | None:
         """Return the manifest of the version that CURRENT names, taken over or our own.
@@ -93,30 +94,42 @@ class Publications:
 
         Blocks for the length of the writes. A crash before 3 leaves CURRENT as it was; the
         next start collects or points at what is left. Raises `Superseded` when a newer term
-        exists, `NoSpace` when the disk is full; before 3 they leave nothing behind.
+        exists, at the end too, and `NoSpace` when the disk is full; before 3 they leave nothing
+        behind.
         """
-        self._check()
-        name = VersionName(self._tenure.term, self._next_number)
+        with self._tenure.explaining():
+            self._check()
+            name = VersionName(self._tenure.term, self._next_number)
+            fields = _fields(name, self._newest, generation, items, built)
+            fields["created_ms"] = created_ms
+            self._put_in_place(name, fields, items, built)
+            self._next_number += 1
+            self._check()
+            self._newest = name
+            self._point()
+            self._collect()
+            self._check()
+        return name
+
+    def _put_in_place(
+        self,
+        name: VersionName,
+        fields: dict[str, Any],
+        items: Items,
+        built: Mapping[str, BuiltIndex],
+    ) -> None:
         beside = self._directory / f"{name}{durable.TEMPORARY}"
-        fields = _fields(name, self._newest, generation, items, built)
         try:
             self._claim()
             durable.make_directory(beside)
             parts = _write_parts(beside, items, built)
-            fields |= {"created_ms": created_ms, "parts": [part._asdict() for part in parts]}
+            fields["parts"] = [part._asdict() for part in parts]
             durable.write_part(beside / FILE_NAME, seal(fields))
             self._check()
             durable.rename_directory(beside, self._directory / str(name))
         except BaseException:
             durable.remove_tree(beside)
-            self._check()  # our successor may have collected what we were writing
             raise
-        self._next_number += 1
-        self._check()
-        self._newest = name
-        self._point()
-        self._collect()
-        return name
 
     def _check(self) -> None:
         self._tenure.check()
@@ -155,7 +168,6 @@ class Publications:
         counts = counting(self._directory, [name for name in ours if name.number <= newest])
         for name in ours:
             if name not in counts[-self._retain :]:
-                self._check()
                 durable.remove_tree(self._directory / str(name))
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from state import lease
 from state.index import BuiltIndex, IndexSettings, Items, build
+from state.lease import Hold
 from state.manifest import GenerationName, Manifest
 from state.offsets import Offsets, Partition
 from state.publication import Publications
@@ -51,10 +52,14 @@ class Publisher:
     """One term's publisher over `<directory>/published`, as the daemon uses it."""
 
     def __init__(
-        self, directory: Path, restored: GenerationName | None = None, retain: int = 3
+        self,
+        directory: Path,
+        restored: GenerationName | None = None,
+        retain: int = 3,
+        hold: Hold | None = None,
     ) -> None:
         self.published = directory / "published"
-        self.hold = lease.hold(directory)
+        self.hold = hold or lease.hold(directory)
         self.tenure = self.hold.begin_term(restored)
         self.publications = Publications(self.published, self.tenure, retain)
         self.publications.adopt(restored)
