@@ -6,13 +6,15 @@ https://docs.confluent.io/platform/current/schema-registry/develop/api.html
 
 import base64
 import http.client
-import json
+import reprlib
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
+
+import msgspec
 
 from streamer.errors import InvalidEvent, SchemaUnavailable
 from streamer.sources.clicks import NO_SCHEMA
@@ -100,6 +102,24 @@ class SchemaRegistry:
             return InvalidEvent(NO_SCHEMA, msg)
 
 
+class _Reference(msgspec.Struct):
+    """Another schema that one refers to."""
+
+    subject: str
+    version: int
+
+
+class _Answer(msgspec.Struct, rename="camel"):
+    """What the registry says of a schema."""
+
+    schema: str
+    schema_type: str | None = None
+    references: list[_Reference] | None = None
+
+
+_ANSWERS = msgspec.json.Decoder(_Answer)
+
+
 class _Requests:
     """What is asked of a registry; `where` is its address without the password."""
 
@@ -120,17 +140,14 @@ class _Requests:
         text = self._with_references(self._get(f"/schemas/ids/{number}"), texts)
         return [*texts.values(), text]
 
-    def _with_references(self, answer: Any, texts: dict[str, str]) -> str:
+    def _with_references(self, answer: _Answer, texts: dict[str, str]) -> str:
         """Return the text of an answer, after noting in `texts` those that it refers to."""
-        if not isinstance(answer, dict) or not isinstance(answer.get("schema"), str):
-            msg = "an answer without a schema"
-            raise _Away(msg)
-        if answer.get("schemaType") not in {None, "AVRO"}:
-            msg = f"a schema of type {str(answer['schemaType'])[:40]!r}"
+        if answer.schema_type not in {None, "AVRO"}:
+            msg = f"a schema of type {reprlib.repr(answer.schema_type)}"
             raise _Unknown(msg)
-        for reference in answer.get("references") or ():
-            subject, version = quote(str(reference["subject"]), safe=""), reference["version"]
-            path = f"/subjects/{subject}/versions/{version}"
+        for reference in answer.references or ():
+            subject = quote(reference.subject, safe="")
+            path = f"/subjects/{subject}/versions/{reference.version}"
             if path in texts:
                 continue
             if len(texts) >= MAX_REFERENCES:
@@ -140,17 +157,17 @@ class _Requests:
             found = self._with_references(self._get(path), texts)
             del texts[path]
             texts[path] = found
-        return str(answer["schema"])
+        return answer.schema
 
-    def _get(self, path: str) -> Any:
+    def _get(self, path: str) -> _Answer:
         request = urllib.request.Request(self.where + path, headers=self._headers)  # noqa: S310 - the settings admit http and https alone
         try:
             with self._opener.open(request, timeout=TIMEOUT_SECONDS) as answer:
-                return json.loads(answer.read(MAX_SCHEMA_BYTES))
+                return _ANSWERS.decode(answer.read(MAX_SCHEMA_BYTES))
         except urllib.error.HTTPError as error:
             error.close()
             msg = f"HTTP status {error.code}"
             raise (_Unknown(msg) if error.code == http.client.NOT_FOUND else _Away(msg)) from error
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except (OSError, http.client.HTTPException, msgspec.DecodeError) as error:
             reason = getattr(error, "reason", None) or error
             raise _Away(str(reason)) from error

@@ -13,8 +13,10 @@ import xxhash
 
 from state.offsets import Offsets, Partition
 from streamer.pipeline import Start
+from streamer.settings.sources import Clicks
 from streamer.settings.sources import FileSource as FileSettings
 from streamer.sources.contract import LocalSource
+from streamer.sources.dead_letters import DeadLetters
 from streamer.sources.files import FileSource
 from streamer.windows.sessions import SessionWindows
 from tests import oracles
@@ -385,6 +387,49 @@ def test_a_long_click_from_the_future_is_cut_as_other_dead_letters_are(run, tmp_
     (line,) = (tmp_path / "0" / "dead_letters.jsonl").read_text().splitlines()
     assert json.loads(line)["reason"] == "future"
     assert json.loads(line)["raw"] == clicks[1].raw[:4096].decode()
+
+
+def test_a_click_from_the_future_is_a_letter_with_its_key_and_all_its_bytes(run, monkeypatch):
+    letters = []
+    monkeypatch.setattr(DeadLetters, "append", lambda self, more: letters.extend(more))
+    clicks = [
+        streams.Record(0, at, b'{"ts":%d,"item_id":"i","user_id":"%s"}' % (ts, b"u" * 10_000))
+        for at, ts in enumerate([0, streams.MAX_JUMP_MS * 9])
+    ]
+    one = run(clicks[:1])
+    (batch,) = streams.batches(one._config, clicks[1:], repeat(1))
+
+    one.apply(dataclasses.replace(batch, record_keys=[b"key"]))
+
+    assert [(one.offset, one.reason, one.raw, one.key) for one in letters] == [
+        (1, "future", clicks[1].raw, b"key")
+    ]
+
+
+def test_types_are_filtered_and_counted_and_their_weights_count_in_popularity(
+    tmp_path, manual_clock
+):
+    settings = streams.config(tmp_path).model_copy(
+        update={"clicks": Clicks(type="kind", types={"view": 1, "buy": 8})}
+    )
+    raw = b'{"user_id":"u%d","item_id":"%s","ts":%d,"kind":"%s"}'
+    kinds = [b"view", b"buy", b"scroll", b""]
+    records = [
+        streams.Record(0, n, raw % (n, b"of-" + kind, 1000 + n, kind))
+        for n, kind in enumerate(kinds)
+    ]
+    one = streams.pipeline(settings, tmp_path, manual_clock)
+    for batch in streams.batches(settings, records, repeat(3)):
+        one.apply(batch)
+
+    assert one.ledger.filtered == {"unlisted_type": 2}
+    assert (one.ledger.applied, one.missing) == (2, 0)
+    items, _ = by_id(one.cut().sections)
+    assert items.keys() == {b"of-view", b"of-buy"}
+    popularity = {item: np.frombuffer(values[-1])[-1] for item, values in items.items()}
+    # log2 of the weights, and one click's decay by a half-life of 50,000 clicks between them
+    assert popularity[b"of-buy"] - popularity[b"of-view"] == pytest.approx(3, abs=1e-4)
+    one._dead_letters.close()
 
 
 def test_event_time_goes_on_while_the_store_is_full(run):

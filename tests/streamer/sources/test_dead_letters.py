@@ -46,6 +46,17 @@ def test_each_letter_is_a_line_of_json(path):
     ]
 
 
+@pytest.mark.parametrize("raw", [b"x" * 10_000, b"\xff" * 10_000])
+def test_a_line_holds_the_head_of_a_long_letter(path, raw):
+    letters = DeadLetters(path, 0, 0.0)
+    letters.append([_letter(raw=raw)])
+    letters.close()
+
+    (line,) = _lines(path)
+    held = line["raw"].encode() if "raw" in line else base64.b64decode(line["raw_base64"])
+    assert held == raw[:4096]
+
+
 def test_bytes_that_are_no_text_are_base64(path):
     letters = DeadLetters(path, 0, 0.0)
     letters.append([_letter(raw=b"\xff\x00")])

@@ -70,6 +70,25 @@ def _source(*paths, clock=None, clicks=None, **settings):
     return source
 
 
+def test_each_file_has_the_mapping_of_its_name(tmp_path):
+    events = _write(tmp_path / "events.tsv", "\t".join(["x"] * 131) + "\n{}\n")
+    clicks = _write(tmp_path / "clicks.csv", "who,sku,ts\nu,a,1\n")
+    flat = _write(tmp_path / "flat.jsonl", '{"who":"u","item_id":"b","ts":1}\n')
+    tables = {
+        "events.tsv": {"preset": "snowplow", "only": {}, "time": "se_value", "time_unit": "ms"},
+        "clicks.csv": {"item": "sku"},
+    }
+
+    source = _source(events, clicks, flat, clicks=config.Clicks(user="who", topics=tables))
+
+    assert _polled(source) == [
+        ("events.tsv", 0, "bad_time"),
+        ("events.tsv", 1, "no_item"),
+        ("clicks.csv", 0, "a"),
+        ("flat.jsonl", 0, "b"),
+    ]
+
+
 def _item(batch, i):
     start = batch.item_starts[i]
     return batch.buffer[start : start + batch.item_lengths[i]].tobytes().decode()
