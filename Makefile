@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check plain bounds kafka crash bench bench-kills bench-words broker clean
+.PHONY: help install demo test test-all check plain bounds kafka crash chaos bench bench-kills bench-words broker clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ kafka: $(STAMP) ## the tests against a real broker (LIVEVEC_TEST_BROKER=host:por
 
 crash: $(STAMP) ## the tests that kill processes
 	@$(PYTEST) -m crash $(ARGS)
+
+chaos: $(STAMP) ## kills, take-overs and broker restarts while clicks flow (KILLS=100 CLICKS=1000000 SEED=1 PARTITIONS=8)
+	@$(BIN)/python -m tests.system.chaos $(if $(KILLS),--kills $(KILLS)) $(if $(CLICKS),--clicks $(CLICKS)) $(if $(SEED),--seed $(SEED)) $(if $(PARTITIONS),--partitions $(PARTITIONS))
 
 bench: $(STAMP) ## how fast each stage is (DATA=clicks.csv takes yours, QUICK=1 is short)
 	@$(BIN)/python -m tests.bench.bench_stages $(if $(DATA),--data "$(DATA)") $(if $(filter-out 0,$(QUICK)),--quick)

@@ -114,8 +114,16 @@ class Running:
     def out(self) -> str:
         return self._out.read_text(encoding="utf-8")
 
+    @property
+    def err(self) -> str:
+        return self._err.read_text(encoding="utf-8")
+
     def has_ended(self) -> bool:
         return self.process.poll() is not None
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """Return the log lines of that name so far."""
+        return list(_events(self.err, name))
 
     def event(self, name: str) -> dict[str, Any]:
         """Wait for the first log line of that name."""

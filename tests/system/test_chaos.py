@@ -1,0 +1,82 @@
+"""Nothing lost, nothing twice, whatever dies; and whether the judge of it would notice."""
+
+import dataclasses
+
+import pytest
+
+from tests.system.chaos import Chaos, Plan
+from tests.system.topic import Topic
+
+pytestmark = [pytest.mark.kafka, pytest.mark.crash]
+
+CALM = Plan(kills=0, clicks=600, partitions=2, broker_restarts=0, take_overs=0)
+
+
+@pytest.fixture
+def run(broker, tmp_path, compiled_kernels):
+    """Run a plan against a broker of its own, where one can be had at all."""
+    del broker
+
+    def run(plan: Plan):
+        verdict = Chaos(plan, tmp_path, print).run()
+        print(verdict)
+        return verdict
+
+    return run
+
+
+@pytest.mark.slow
+def test_ten_kills_a_broker_that_dies_and_a_take_over_lose_nothing_and_train_nothing_twice(run):
+    verdict = run(Plan(kills=10, clicks=20_000, broker_restarts=1, take_overs=1))
+
+    assert verdict.is_right
+    assert verdict.kills == 10
+    assert verdict.kills_inside >= 6
+    assert verdict.kills_in_restore == 3
+    assert verdict.paused_exits == [4]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
+def test_kills_with_each_codec(run, codec):
+    verdict = run(dataclasses.replace(CALM, kills=2, clicks=4_000, codec=codec))
+
+    assert verdict.is_right
+    assert verdict.kills_inside == 2
+
+
+@pytest.mark.slow
+def test_aborted_clicks_are_not_trained_and_one_partition_ends_bit_equal(run):
+    plan = Plan(kills=3, clicks=6_000, partitions=1, broker_restarts=0, take_overs=1, aborted=400)
+
+    verdict = run(plan)
+
+    assert verdict.is_right
+    assert verdict.clicks == 6_000
+    assert verdict.differences == []
+
+
+def missing_one(records):
+    next(records)
+    return records
+
+
+def one_twice(records):
+    first = next(records)
+    return iter([first, first, *records])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("wrong", "says"), [(missing_one, {"lost": 0}), (one_twice, {"trained_twice": 0})]
+)
+def test_one_click_more_or_less_is_noticed(run, monkeypatch, wrong, says):
+    records = Topic.records
+    monkeypatch.setattr(Topic, "records", lambda self: wrong(records(self)))
+
+    verdict = run(CALM)
+
+    assert not verdict.is_right
+    assert verdict.accounted != verdict.clicks
+    for name, value in says.items():
+        assert getattr(verdict, name) == value
