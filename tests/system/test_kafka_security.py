@@ -1,15 +1,18 @@
-"""`livevec run` over SASL and TLS: what is refused is one line, and no secret is ever shown."""
+"""`livevec run` over SASL and TLS, and without a broker: told by its cause, and no secret shown."""
 
 import json
 import socket
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kafka import KafkaAdminClient, KafkaProducer
+from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 
-from deploy.broker.broker import PASSWORD, USER
+from deploy.broker.broker import PASSWORD, USER, Broker
+from streamer.settings.sources import KafkaSource
+from streamer.sources.kafka_client import connect
 from tests.system.runs import clicks, wait_for
 
 pytestmark = pytest.mark.kafka
@@ -24,6 +27,15 @@ def secured(broker):
     if broker.ca_file is None:
         pytest.skip("the broker of LIVEVEC_TEST_BROKER has no listeners that we know passwords of")
     return broker
+
+
+@pytest.fixture
+def own_broker(secured, tmp_path) -> Iterator[Broker]:
+    """Yield one that may be killed."""
+    own = Broker(tmp_path)
+    own.start()
+    yield own
+    own.stop()
 
 
 @pytest.fixture
@@ -179,3 +191,41 @@ def test_what_is_wrong_at_the_start_is_told_apart_in_time(livevec, secured):
         assert found in line
         assert seconds < DEADLINE_SECONDS
         assert WRONG not in ended.out + ended.err
+
+
+@pytest.mark.slow
+@pytest.mark.crash
+def test_while_a_broker_is_away_its_cause_is_known_and_the_log_is_not_filled(livevec, own_broker):
+    own = own_broker
+    with KafkaAdminClient(bootstrap_servers=own.bootstrap) as admin:
+        admin.create_topics({"clicks": {"num_partitions": 1}}, wait_for_metadata=True)
+    configure(livevec, own.bootstrap)
+    running = livevec.start()
+    running.event("polling")
+    consumer = connect(KafkaSource(bootstrap_servers=(own.bootstrap,), topics=("clicks",)))
+    partition = TopicPartition("clicks", 0)
+    consumer.assign([partition])
+    consumer.seek(partition, 0)
+
+    def cause():
+        consumer.poll(100)
+        return consumer.last_cause()
+
+    before = cause()
+    own.kill()
+    away = wait_for(cause, "the cause")
+    time.sleep(3.0)  # some attempts to reach it
+    own.start()
+    wait_for(lambda: cause() is None, "the broker's return")
+    with KafkaProducer(bootstrap_servers=own.bootstrap) as producer:
+        for row in clicks(N):
+            producer.send("clicks", value=json.dumps(row).encode())
+    wait_for(lambda: livevec.committed() == N, "all clicks")
+    ended = running.terminated()
+    consumer.close()
+
+    assert before is None
+    assert away.found.startswith(("nobody who listens there", "a broker that hangs up"))
+    assert ended.code == 0
+    assert ended.complaints == []
+    assert '"logger": "kafka' not in ended.err

@@ -8,17 +8,29 @@ PLAIN = {
     "sasl_plain_username": "me",
     "sasl_plain_password": "open sesame",
 }
-# Of a CA that has signed nothing.
-CERTIFICATE = """-----BEGIN CERTIFICATE-----
-MIIBXjCCAQOgAwIBAgIJANN6pHBKKwKHMAoGCCqGSM49BAMCMBoxGDAWBgNVBAMT
-D2xpdmV2ZWMtdGVzdC1jYTAeFw0yNjExMjExMTM3NTRaFw0zNjExMTgxMTM3NTRa
-MBoxGDAWBgNVBAMTD2xpdmV2ZWMtdGVzdC1jYTBZMBMGByqGSM49AgEGCCqGSM49
-AwEHA0IABF2ieXhn2WpkXnYCOE78cdvro3PuUqq8BE0R3xIiVIGIasQF6rwZjU9L
-JJ0Jc/Gr9L8+H7jof0nyKY5omv0uWkSjMjAwMB0GA1UdDgQWBBSQIJhpS8VMVsCi
-03ItIZ4gULgpYDAPBgNVHRMBAf8EBTADAQH/MAoGCCqGSM49BAMCA0kAMEYCIQCs
-Z7wxbBC9oC/owzFP+qSEUgYZ13RO/3LgFwVQs/7qWwIhAO+3nUWHn21O9VPKTsNq
-wgJ0CsdwPjbzNc7etICM2ccd
+# Of nobody: it has signed itself alone, and no broker has ever seen it.
+CERTIFICATE = """\
+-----BEGIN CERTIFICATE-----
+MIIBhzCCAS2gAwIBAgIUM7Kiq+UVJ4Le8y9qpa5U3TmMuR4wCgYIKoZIzj0EAwIw
+GDEWMBQGA1UEAwwNbGl2ZXZlYy10ZXN0czAgFw0yNjExMjExMjE0NTVaGA8yMTI2
+MTAyODEyMTQ1NVowGDEWMBQGA1UEAwwNbGl2ZXZlYy10ZXN0czBZMBMGByqGSM49
+AgEGCCqGSM49AwEHA0IABL75wmo5aUtbGbPvzh/kA7dVXQsCUFkQGrGfsPAaUjVk
+86miVkv964E6599OgiwjHUE3rWUxIwf0n5DDQTd0Ah2jUzBRMB0GA1UdDgQWBBTY
+3zI4AziBbBgwd8EclCSK4/5ZvzAfBgNVHSMEGDAWgBTY3zI4AziBbBgwd8EclCSK
+4/5ZvzAPBgNVHRMBAf8EBTADAQH/MAoGCCqGSM49BAMCA0gAMEUCIQCf95mVdzHF
+pPK6zc2i4RMn2vnPK/BcDwP4MqIzO0CwvwIgX6sTGJaDvY8mnDQprut4lAynFaZW
+Fum6Wr0Qt9s5gDI=
 -----END CERTIFICATE-----
+"""
+KEY_PASSWORD = "sesame"
+KEY = """\
+-----BEGIN ENCRYPTED PRIVATE KEY-----
+MIHjME4GCSqGSIb3DQEFDTBBMCkGCSqGSIb3DQEFDDAcBAiWmLYoG6KASAICCAAw
+DAYIKoZIhvcNAgkFADAUBggqhkiG9w0DBwQIEuhJOct3CBMEgZBEFG6nM4BWhUvf
+cZwNTlswboEnwnPjGrfq1u740KpWFDSgi7h1tn6Oh/qEaATIg8zcIq37pBuOSTda
+EMjlYeWunjzTvjn7qhYT9H9MywBP8lWdj7uT6pZq9kLHoqvkEOMINVtbJrH3jvv2
+Po7TaOpQtxo74Kl7dsicFqmlaKAMvKHBP15N5SP3cJFTo31DkHg=
+-----END ENCRYPTED PRIVATE KEY-----
 """
 
 
@@ -74,6 +86,23 @@ def test_a_certificate_without_its_key_is_a_fault_and_asks_no_terminal(tmp_path)
     (found,) = security_faults({"security_protocol": "SSL", "ssl_certfile": str(path)})
 
     assert found.startswith("source.kafka.client.ssl_certfile: expected a PEM file of a certific")
+
+
+@pytest.mark.parametrize(
+    ("password", "is_open"), [(KEY_PASSWORD, True), ("wrong", False), (None, False)]
+)
+def test_the_password_of_a_key_has_to_open_it(tmp_path, password, is_open):
+    certificate, key = tmp_path / "ours.pem", tmp_path / "ours.key"
+    certificate.write_text(CERTIFICATE)
+    key.write_text(KEY)
+    client = {
+        "security_protocol": "SSL",
+        "ssl_certfile": str(certificate),
+        "ssl_keyfile": str(key),
+        **({} if password is None else {"ssl_password": password}),
+    }
+
+    assert (security_faults(client) == []) == is_open
 
 
 def test_files_that_are_not_used_are_not_read():
