@@ -1,78 +1,18 @@
 """`livevec run` over Kafka, as a process: it goes on where the manifest says, killed or drained."""
 
-import json
 import socket
 import time
-import uuid
-from collections import Counter
 
 import pytest
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from state.offsets import Partition
 from tests.system.runs import PATIENCE_SECONDS, adds_up, clicks, wait_for
+from tests.system.topic import N_PARTITIONS, ends_of, has_committed, produce
 
 pytestmark = pytest.mark.kafka
 
-N_PARTITIONS = 3
 DEADLINE_SECONDS = 12.0
-
-
-@pytest.fixture(scope="module")
-def admin(broker):
-    with KafkaAdminClient(bootstrap_servers=broker.bootstrap) as client:
-        yield client
-
-
-@pytest.fixture
-def producer(broker):
-    with KafkaProducer(bootstrap_servers=broker.bootstrap) as one:
-        yield one
-
-
-@pytest.fixture
-def topic(admin) -> str:
-    name = f"clicks-{uuid.uuid4().hex}"
-    admin.create_topics({name: {"num_partitions": N_PARTITIONS}}, wait_for_metadata=True)
-    return name
-
-
-@pytest.fixture
-def over_kafka(livevec, broker, topic):
-    livevec.configure(
-        {
-            "source.kafka": {
-                "bootstrap_servers": [broker.bootstrap],
-                "topics": [topic],
-                "group_id": f"group-{topic}",
-            },
-            # Producers are not in step: a test's partitions may be far apart.
-            "sessions": {"lateness_seconds": 3600.0},
-            "checkpoint": {"interval_seconds": 0.3},
-        }
-    )
-    return livevec
-
-
-def produce(producer, topic: str, rows) -> None:
-    """Send each user's clicks to one partition, as a producer with keys does."""
-    for row in rows:
-        partition = hash_of(row) % N_PARTITIONS
-        producer.send(topic, value=json.dumps(row).encode(), partition=partition)
-    producer.flush(PATIENCE_SECONDS)
-
-
-def hash_of(row) -> int:
-    return int(row["user_id"][1:])
-
-
-def ends_of(topic: str, rows) -> dict[Partition, int]:
-    counts = Counter(hash_of(row) % N_PARTITIONS for row in rows)
-    return {Partition(topic, number): counts[number] for number in range(N_PARTITIONS)}
-
-
-def has_committed(livevec, n: int):
-    return lambda: livevec.committed() == n
 
 
 def test_a_second_run_goes_on_where_the_first_was_drained(over_kafka, producer, topic):

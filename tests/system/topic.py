@@ -4,7 +4,7 @@ import json
 import threading
 import time
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -18,6 +18,7 @@ from streamer.clock import SystemClock
 from streamer.sources.simulated import SimulatedClicks, TrafficSettings
 from tests.oracles import Click, KeyedSessions, PairSums
 
+N_PARTITIONS = 3  # of a test's own topic
 PATIENCE_SECONDS = 120.0
 SLICE_SECONDS = 0.05
 USER_SEED = 2
@@ -180,12 +181,17 @@ def truth_of(topic: Topic) -> Truth:
     return Truth(n, partitions, sessions, malformed)
 
 
+def session_key(user: str) -> int:
+    """Return the key of the sessions of a user."""
+    return xxhash.xxh64_intdigest(user.encode(), seed=USER_SEED)
+
+
 def _click(offset: int, value: bytes) -> Click | None:
     try:
         fields = json.loads(value)
     except json.JSONDecodeError:
         return None
-    key = xxhash.xxh64_intdigest(fields["user_id"].encode(), seed=USER_SEED)
+    key = session_key(fields["user_id"])
     return Click(key, fields["item_id"], fields["ts"], 0, offset)
 
 
@@ -204,3 +210,24 @@ def _records(seed: int) -> Iterator[tuple[bytes, bytes]]:
         except json.JSONDecodeError:
             pass
         yield user, line
+
+
+def produce(producer, topic: str, rows) -> None:
+    """Send each user's clicks to one partition, as a producer with keys does."""
+    for row in rows:
+        partition = hash_of(row) % N_PARTITIONS
+        producer.send(topic, value=json.dumps(row).encode(), partition=partition)
+    producer.flush(PATIENCE_SECONDS)
+
+
+def hash_of(row) -> int:
+    return int(row["user_id"][1:])
+
+
+def ends_of(topic: str, rows) -> dict[Partition, int]:
+    counts = Counter(hash_of(row) % N_PARTITIONS for row in rows)
+    return {Partition(topic, number): counts[number] for number in range(N_PARTITIONS)}
+
+
+def has_committed(livevec, n: int):
+    return lambda: livevec.committed() == n

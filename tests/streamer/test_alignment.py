@@ -1,0 +1,73 @@
+"""Partitions wait for each other in event time, and never for one that does not come."""
+
+import pytest
+
+from state.offsets import Partition
+from streamer.windows.alignment import (
+    FIRST_BATCH,
+    SMALLEST_BATCH,
+    STALLED_SECONDS,
+    Alignment,
+)
+
+A, B, C = (Partition("clicks", number) for number in range(3))
+MINUTE_MS = 60_000
+
+
+def everything(partition):
+    return True
+
+
+@pytest.fixture
+def alignment():
+    return Alignment(max_ahead_seconds=600.0)
+
+
+def test_who_is_more_than_ten_minutes_ahead_waits(alignment):
+    times = {A: 0, B: 10 * MINUTE_MS, C: 10 * MINUTE_MS + 1}
+
+    assert alignment.ahead(times, everything, 0.0) == {C}
+
+
+def test_who_waits_goes_on_when_the_others_have_come(alignment):
+    alignment.ahead({A: 0, B: 20 * MINUTE_MS}, everything, 0.0)
+
+    assert alignment.ahead({A: 10 * MINUTE_MS, B: 20 * MINUTE_MS}, everything, 1.0) == set()
+
+
+def test_who_has_nothing_to_read_is_no_measure(alignment):
+    times = {A: 0, B: 20 * MINUTE_MS, C: 25 * MINUTE_MS}
+
+    assert alignment.ahead(times, lambda partition: partition != A, 0.0) == set()
+    assert alignment.ahead(times, lambda partition: partition == C, 0.0) == set()
+
+
+def test_who_could_be_read_and_does_not_come_holds_nobody_back_for_long(alignment):
+    times = {A: 0, B: 20 * MINUTE_MS}
+
+    assert alignment.ahead(times, everything, 0.0) == {B}
+    assert alignment.ahead(times, everything, STALLED_SECONDS) == {B}
+    assert alignment.ahead(times, everything, STALLED_SECONDS + 1) == set()
+    # It has come: the other waits again, however long it had waited before.
+    assert alignment.ahead({**times, A: 1}, everything, STALLED_SECONDS + 2) == {B}
+    assert alignment.ahead({**times, A: 2}, everything, 3 * STALLED_SECONDS) == {B}
+
+
+def test_batches_are_so_small_that_one_alone_runs_not_far_ahead(alignment):
+    alignment.ahead({A: 0, B: 0}, everything, 0.0)
+    assert alignment.max_clicks(10_000) == FIRST_BATCH
+
+    alignment.took(FIRST_BATCH, 10 * MINUTE_MS)
+    assert alignment.max_clicks(10_000) == FIRST_BATCH // 4
+    for _ in range(10):
+        alignment.took(alignment.max_clicks(10_000), 100 * 60 * MINUTE_MS)
+    assert alignment.max_clicks(10_000) == SMALLEST_BATCH
+    for _ in range(10):
+        alignment.took(alignment.max_clicks(10_000), 0)
+    assert alignment.max_clicks(10_000) == 10_000
+
+
+def test_a_stream_of_one_partition_is_read_in_large_batches(alignment):
+    alignment.ahead({A: 0}, everything, 0.0)
+
+    assert alignment.max_clicks(10_000) == 10_000
