@@ -34,7 +34,7 @@ class KafkaSource(Settings):
     start: Literal["earliest", "latest"] = Field(
         "earliest", description="where a first start begins; later starts go on at the manifest"
     )
-    connect_timeout_seconds: Positive = Field(7.0, description="how long a start may take")
+    connect_timeout_seconds: Positive = Field(6.0, description="how long a start may take")
     client: Mapping[str, Any] = Field(
         default_factory=dict, repr=False, description="passed on to kafka-python by its own names"
     )
