@@ -58,7 +58,7 @@ class KafkaSource(Settings):
     on_truncated_log: Literal["refuse", "resume"] = Field(
         "refuse", description="a log that has lost what was read of it: go on where it was cut?"
     )
-    connect_timeout_seconds: Positive = Field(7.0, description="how long a start may take")
+    connect_timeout_seconds: Positive = Field(6.0, description="how long a start may take")
     client: Mapping[str, Any] = Field(
         default_factory=dict, repr=False, description="passed on to kafka-python by its own names"
     )

@@ -1,25 +1,13 @@
-"""Why brokers cannot be reached or refuse us, in words that say what to do; the last is kept.
-
-kafka-python tells it in its log alone: to its callers everything is a timeout. Here each of its
-connections is watched instead, and what has ended one is asked for its cause.
-"""
+"""Why brokers cannot be reached or refuse us, in words that say what to do; the last is kept."""
 
 import re
 import threading
 from collections.abc import Collection, Hashable
 from dataclasses import dataclass
-from typing import Any
-
-from kafka.errors import KafkaError, KafkaTimeoutError
-from kafka.net.compat import KafkaNetClient
-from kafka.net.manager import KafkaConnectionManager
-from kafka.net.selector import NetworkSelector
 
 from streamer.settings.masking import masked_text
 
 MOST_PLACES = 100
-# The other timeouts of an attempt come first: they say more.
-GRACE_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,90 +72,6 @@ class Causes:
         with self._lock:
             found = [self._by_place.get(place) for place in places]
         return bool(found) and all(one is not None and one.is_final for one in found)
-
-
-class WatchedClient(KafkaNetClient):  # type: ignore[misc]  # kafka-python has no types
-    """What kafka-python's consumers, producers and admins take as `kafka_client`.
-
-    It is their own, but that its connections tell `causes` how they fare, and that a start ends
-    at once where every server has refused us for good.
-    """
-
-    def __init__(self, **configs: Any) -> None:
-        self.causes = Causes()
-        net = NetworkSelector(**configs)
-        super().__init__(net, _WatchedConnections(net, self.causes, **configs), **configs)
-
-    def explain(self) -> str:
-        """Return why no server of the start lets us in, with what to do; empty if none has told."""
-        servers = self.cluster.bootstrap_brokers()
-        told = {f"{one.host}:{one.port}": self.causes.at(one.node_id) for one in servers}
-        if len(set(told.values())) == 1:
-            return str(next(iter(told.values())) or "")
-        return ", ".join(f"at {where} {cause}" for where, cause in told.items() if cause)
-
-
-class _WatchedConnections(KafkaConnectionManager):  # type: ignore[misc]
-    def __init__(self, net: Any, causes: Causes, **configs: Any) -> None:
-        super().__init__(net, **configs)
-        self._loop = net
-        self._causes = causes
-        self._watched: dict[Hashable, Any] = {}
-
-    def get_connection(self, node_id: Any, *args: Any, **options: Any) -> Any:
-        """Return the connection to a broker, watched; called on the thread of the network.
-
-        Raises a `KafkaError` while a start is hopeless.
-        """
-        self._refuse_if_hopeless()
-        connection = super().get_connection(node_id, *args, **options)
-        if self._watched.get(node_id) is not connection:
-            self._watched[node_id] = connection
-            self._watch(node_id, connection, options.get("timeout_ms"))
-        return connection
-
-    async def _build_transport(self, node: Any, timeout_at: float | None = None) -> Any:
-        """Return a way to a broker on which its last words are heard."""
-        return _heard_out(await super()._build_transport(node, timeout_at=timeout_at))
-
-    def _refuse_if_hopeless(self) -> None:
-        servers = [one.node_id for one in self.cluster.bootstrap_brokers()]
-        if not self._causes.has_connected and self._causes.are_final(servers):
-            msg = "every server has refused us"
-            raise KafkaError(msg)
-
-    def _watch(self, node_id: Any, connection: Any, timeout_ms: float | None) -> None:
-        connection.init_future.add_callback(lambda _: self._causes.connected())
-        # It fails with what has ended the connection, before we were let in or after.
-        connection.close_future.add_errback(lambda error: self._causes.failed(node_id, error))
-        if timeout_ms is not None and not self._causes.has_connected:
-            self._limit(connection, timeout_ms / 1000 + GRACE_SECONDS)
-
-    def _limit(self, connection: Any, seconds: float) -> None:
-        """End an attempt that goes on for too long: kafka-python waits for TLS without a limit."""
-
-        def give_up() -> None:
-            if not connection.init_future.is_done:
-                connection.close(KafkaTimeoutError("no answer to the TLS handshake"))
-
-        timer = self._loop.call_later(seconds, give_up)
-        connection.init_future.add_both(lambda _: self._loop.cancel(timer))
-
-
-def _heard_out(transport: Any) -> Any:
-    """Have a transport hand out what it has received before it tells that the other has left.
-
-    A broker that refuses says why and hangs up: four times in five kafka-python sees both at
-    once, and forgets the answer.
-    """
-    receive = transport._sock_recv  # noqa: SLF001 - there is no other way to what was received
-
-    def receive_first() -> tuple[bytes, Exception | None]:
-        received, error = receive()
-        return received, None if received else error
-
-    transport._sock_recv = receive_first  # noqa: SLF001 - as above
-    return transport
 
 
 _CLIENT = "source.kafka.client"
@@ -254,7 +158,7 @@ _KNOWN: tuple[tuple[str, Cause], ...] = (
         Cause("nobody who listens there", f"start the broker, or correct {_SERVERS}"),
     ),
     (
-        "DNS|gaierror",
+        "DNS",
         Cause("a name without an address", f"correct {_SERVERS}"),
     ),
     (
@@ -271,7 +175,7 @@ _KNOWN: tuple[tuple[str, Cause], ...] = (
     ),
 )
 # What the classes of errors and OpenSSL's sources are called says nothing to those who read it.
-_NOISE = re.compile(r"^Handshake failed: |^\w+Error: | \(_ssl\.c:\d+\)|\[SSL: \w+\] ")
+_NOISE = re.compile(r"^Handshake failed: |^DNS lookup: |^\w+Error: | \(_ssl\.c:\d+\)|\[SSL: \w+\] ")
 
 
 def cause_of(error: BaseException) -> Cause:

@@ -11,7 +11,8 @@ from pydantic import TypeAdapter, ValidationError
 from streamer.errors import BrokerError, ConfigError
 from streamer.settings.masking import masked_text
 from streamer.settings.sources import KafkaSource
-from streamer.sources.kafka_causes import Cause, WatchedClient
+from streamer.sources.kafka_causes import Cause
+from streamer.sources.kafka_connections import WatchedClient
 from streamer.sources.kafka_security import security_faults
 
 DEFAULTS: dict[str, Any] = {
