@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check plain bounds kafka crash chaos bench bench-kills bench-words broker clean
+.PHONY: help install demo test test-all check plain bounds kafka crash chaos soak bench bench-kills bench-words broker clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ crash: $(STAMP) ## the tests that kill processes
 
 chaos: $(STAMP) ## kills, take-overs and broker restarts while clicks flow (KILLS=100 CLICKS=1000000 SEED=1 PARTITIONS=8)
 	@$(BIN)/python -m tests.system.chaos $(if $(KILLS),--kills $(KILLS)) $(if $(CLICKS),--clicks $(CLICKS)) $(if $(SEED),--seed $(SEED)) $(if $(PARTITIONS),--partitions $(PARTITIONS))
+
+soak: $(STAMP) ## a daemon at a steady rate for long: memory, lag, warnings (MINUTES=20 RATE=20000)
+	@$(BIN)/python -m tests.system.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(RATE),--rate $(RATE))
 
 bench: $(STAMP) ## how fast each stage is (DATA=clicks.csv takes yours, QUICK=1 is short)
 	@$(BIN)/python -m tests.bench.bench_stages $(if $(DATA),--data "$(DATA)") $(if $(filter-out 0,$(QUICK)),--quick)
