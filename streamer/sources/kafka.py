@@ -39,6 +39,7 @@ log = structlog.get_logger()
 NULL_LENGTH = -1
 RETRY_SECONDS = 0.1
 VERIFY_SECONDS = 3.0  # for the last records that were read
+STALLED_SECONDS = 30.0
 APPEAR_SECONDS = 2.0  # for a topic, of brokers that have just started
 
 T = TypeVar("T")
@@ -78,6 +79,7 @@ class KafkaClicks:
         self._elsewhere: dict[Partition, int] = {}
         self._marks_elsewhere: Mapping[Partition, str] = {}
         self._seen: Sight | None = None
+        self._stalled: dict[Partition, tuple[int, float]] = {}
         self._is_paused = False
         self._consumer: Any = None
         try:
@@ -137,6 +139,7 @@ class KafkaClicks:
             batch = self._next_batch(max_clicks)
             if batch is not None:
                 return batch
+        self._wake_stalled()
         if not has_waited:
             self._clock.sleep(timeout_seconds)
         return None
@@ -330,6 +333,25 @@ class KafkaClicks:
         added = [p for p in self._positions.known(sight) if p not in self._begun.places]
         if added:
             self._add(sight, tuple(added))
+
+    def _wake_stalled(self) -> None:
+        """Ask anew for what could be read and has not come, though there is nothing else to read.
+
+        kafka-python has forgotten partitions before (dpkp/kafka-python#3106, #3131).
+        """
+        sight, now = self._seen, self._clock.monotonic()
+        if sight is None or self.trouble() is not None:
+            return
+        before, self._stalled = self._stalled, {}
+        for partition, place in self._begun.places.items():
+            if sight.stable_ends.get(partition, 0) <= place or self._fetches.is_held(partition):
+                continue
+            last, since = before.get(partition, (place, now))
+            if last == place and now - since > STALLED_SECONDS:
+                log.warning("partition_stalled", partition=str(partition), offset=place)
+                self._fetches.ask_anew(partition)
+                since = now
+            self._stalled[partition] = place, since if last == place else now
 
     def _add(self, sight: Sight, added: tuple[Partition, ...]) -> None:
         """Begin with partitions that were added: at their beginning, or where they were left."""

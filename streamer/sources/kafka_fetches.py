@@ -77,6 +77,16 @@ class Fetches:
         """How many turns `take` has to give, at most."""
         return sum(one.partition not in self._held for one in self._waiting)
 
+    def is_held(self, partition: Partition) -> bool:
+        """Tell whether a partition is held back."""
+        return partition in self._held
+
+    def ask_anew(self, partition: Partition) -> None:
+        """Forget what the consumer knows of a partition that has nothing waiting, and go on."""
+        held = self._held
+        self.hold_back({*held, partition})
+        self.hold_back(held)
+
     def take(self, count: int) -> Fetched | None:
         """Hand out up to `count` records of one partition; partitions take turns."""
         for _ in range(len(self._waiting)):

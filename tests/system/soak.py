@@ -32,7 +32,7 @@ from tests.system.runs import Livevec, Running
 TOPIC = "clicks"
 N_PARTITIONS = 4
 N_CYCLE = 300_000  # clicks, then the same users and items again
-EVENT_SECONDS_PER_CYCLE = 8_000
+EVENT_SECONDS_PER_CYCLE = 2_000
 SLICE_SECONDS = 0.02
 BLOCK_SECONDS = 120  # as long as from one index version to the next
 N_RESAMPLED = 2000

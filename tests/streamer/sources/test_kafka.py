@@ -5,12 +5,14 @@ import socket
 import time
 
 import pytest
-from kafka import KafkaAdminClient, KafkaProducer
+from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
+from structlog.testing import capture_logs
 
 from deploy.broker.broker import Broker
 from state.offsets import Offsets, Partition
 from streamer.errors import BrokerError, ConfigError
 from streamer.settings.sources import Clicks, KafkaSource
+from streamer.sources import kafka
 from streamer.sources.kafka import KafkaClicks
 from streamer.sources.kafka_client import check_client, connect
 from tests.streamer.sources.topics import (
@@ -391,6 +393,51 @@ def test_a_broker_that_hangs_dies_and_comes_back_blocks_no_poll_and_loses_nothin
 
     assert slowest < POLL_SECONDS + 0.3
     assert all_items(batches) == [b"i0", b"i1"]
+
+
+def test_a_partition_that_the_client_has_forgotten_is_asked_for_anew(
+    new_topic, producer, open_source, monkeypatch
+):
+    monkeypatch.setattr(kafka, "STALLED_SECONDS", 0.5)
+    topic = new_topic(2)
+    source = open_source(topic)
+    read_to_end(source)
+    source._consumer.pause(TopicPartition(topic, 1))
+    send(producer, topic, [click(0)], 0)
+    send(producer, topic, [click(1)], 1)
+
+    with capture_logs() as lines:
+        batches = read(source, lambda: set(source.position().values()) == {1})
+
+    assert sorted(all_items(batches)) == [b"i0", b"i1"]
+    stalled = [line["partition"] for line in lines if line["event"] == "partition_stalled"]
+    assert stalled == [f"{topic}[1]"]
+
+
+def test_what_is_held_back_comes_when_it_is_released_in_order_and_once(
+    new_topic, producer, open_source
+):
+    topic = new_topic(3)
+    for index in range(3):
+        send(producer, topic, map(click, range(100 * index, 100 * index + 60)), index)
+    source = open_source(topic)
+    held = {Partition(topic, 0), Partition(topic, 1)}
+
+    batches = [source.poll(PATIENCE_SECONDS, 7) for _ in range(4)]
+    source.hold_back(held)
+    others = read(source, lambda: source.position()[Partition(topic, 2)] == 60, max_clicks=7)
+    nothing = [source.poll(0.1, 7) for _ in range(3)]
+    source.hold_back({Partition(topic, 1)})
+    batches += read(source, lambda: source.position()[Partition(topic, 0)] == 60, max_clicks=7)
+    source.hold_back(())
+    batches += read_to_end(source, max_clicks=7)
+
+    assert {batch.partition for batch in others} == {Partition(topic, 2)}
+    assert nothing == [None] * 3
+    for index in range(3):
+        mine = [one for one in [*batches, *others] if one.partition == Partition(topic, index)]
+        mine.sort(key=lambda batch: batch.next_offset)
+        assert all_items(mine) == [b"i%d" % (100 * index + n) for n in range(60)]
 
 
 def test_closing_twice_is_quick(new_topic, open_source):
