@@ -43,25 +43,26 @@ def is_template(name: str) -> bool:
     return "{" in name or "}" in name
 
 
-def _some_names(value: Any) -> str | tuple[str, ...]:
-    if not _may_be_none(value):
-        msg = "expected a field's name, or a list of names, found nothing"
-        raise ValueError(msg)
-    return _may_be_none(value)
-
-
-def _may_be_none(value: Any) -> str | tuple[str, ...]:
+def _names(value: Any) -> str | tuple[str, ...]:
     if isinstance(value, str):
         return value
     is_list = isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
     if not is_list or not all(value):
         msg = f"expected a field's name, or a list of names, found {value!r}"
         raise ValueError(msg)
-    return tuple(value) if len(value) != 1 else str(value[0])
+    return tuple(value) if len(value) > 1 else "".join(value)
 
 
-Names = Annotated[str | tuple[str, ...], BeforeValidator(_some_names)]
-OptionalNames = Annotated[str | tuple[str, ...], BeforeValidator(_may_be_none)]
+def _at_least_one(value: Any) -> str | tuple[str, ...]:
+    names = _names(value)
+    if not names:
+        msg = "expected a field's name, or a list of names, found none"
+        raise ValueError(msg)
+    return names
+
+
+Names = Annotated[str | tuple[str, ...], BeforeValidator(_at_least_one)]
+OptionalNames = Annotated[str | tuple[str, ...], BeforeValidator(_names)]
 # Products of two of them are numbers that float32 holds.
 Weight = Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)]
 

@@ -10,7 +10,15 @@ from kernels.clicks import split_csv
 from streamer.errors import ConfigError, InvalidEvent
 from streamer.settings.clicks import ClickMapping, is_template, listed, template_parts
 from streamer.sources.clicks import MALFORMED, MAX_RECORD_BYTES
-from streamer.sources.decoding import Columns, Decoder, Headers, Records, as_text, content, is_plain
+from streamer.sources.decoding import (
+    Columns,
+    Decoder,
+    Headers,
+    Records,
+    as_text,
+    content,
+    plain_names,
+)
 
 _DEFAULT_SESSION = ClickMapping.model_fields["session"].default
 
@@ -31,10 +39,9 @@ class CsvDecoder(Decoder):
         _check_columns(mapping, header, where)
         self._delimiter = delimiter
         self._header = header
-        self._is_plain = is_plain(mapping)
-        session = "" if mapping.session == mapping.user else mapping.session
-        names = (mapping.item, mapping.user, session, mapping.time)
-        columns = [header.index(str(name)) if name in header else -1 for name in names]
+        names = plain_names(mapping)
+        self._is_plain = names is not None
+        columns = [header.index(name) if name in header else -1 for name in names or ()]
         self._layout = np.array([*columns, len(header)], np.int64)
         # One limit for the process, 128 KiB by default; the source's bound is the one that holds.
         csv.field_size_limit(MAX_RECORD_BYTES)

@@ -39,6 +39,7 @@ Headers = Sequence[tuple[str, bytes | None]]  # of a Kafka record
 _NO_HEADERS: Headers = ()
 _N_IDS = 4  # of a click: item, user, session, event
 _N_KERNEL_IDS = 3  # of those that a kernel finds
+_N_NAMES = 4  # of these and the time
 
 
 class Records(NamedTuple):
@@ -65,7 +66,7 @@ class Records(NamedTuple):
 class Columns(NamedTuple):
     """What is found of n records; see `kernels/clicks.py`."""
 
-    spans: NDArray[np.int64]  # (8, n), start and length of item, user, session, event id
+    spans: NDArray[np.int64]  # (8, n), start and length of item, user, session and event id
     times: NDArray[np.int64]  # (n,)
     weights: NDArray[np.float32]  # (n,)
     flags: NDArray[np.uint8]  # (n,), 1 where the record is no click, or none yet
@@ -107,7 +108,7 @@ class Decoder(ABC):
         records = Records(buffer, starts, lengths, offsets, keys, headers)
         n = len(starts)
         columns = Columns(
-            np.zeros((2 * _N_IDS, n), np.int64),
+            np.empty((2 * _N_IDS, n), np.int64),
             np.zeros(n, np.int64),
             np.ones(n, np.float32),
             np.empty(n, np.uint8),
@@ -116,7 +117,8 @@ class Decoder(ABC):
         column_to_ms(columns.times, columns.flags, self._mapping.time_unit)
         buffer, dead_letters, filtered = self._read_flagged(partition, records, columns)
         kept = np.flatnonzero(columns.flags == 0)
-        spans = np.ascontiguousarray(columns.spans[:, kept])
+        n_ids = _N_IDS if self._mapping.event_id else _N_KERNEL_IDS
+        spans = np.ascontiguousarray(columns.spans[: 2 * n_ids, kept])
         return ClickBatch(
             partition=partition,
             n_read=n,
@@ -180,12 +182,20 @@ class Decoder(ABC):
         """Return the fields of one record, plain or not. Raises `InvalidEvent`."""
 
 
-def is_plain(mapping: ClickMapping) -> bool:
-    """Tell whether a click is its item, user, session and time alone, each under one name."""
-    names = (mapping.item, mapping.user, mapping.session, mapping.time)
-    has_more = mapping.only or mapping.types or mapping.weight or mapping.event_id
-    is_simple = all(isinstance(name, str) for name in names) and not is_template(str(mapping.item))
-    return is_simple and not has_more
+def plain_names(mapping: ClickMapping) -> tuple[str, ...] | None:
+    """Return the names of item, user, session and time, if a click is these alone, else None.
+
+    Each has one name then; without a session of its own a click's session has none.
+    """
+    if mapping.only or mapping.types or mapping.weight or mapping.event_id:
+        return None
+    session = "" if mapping.session == mapping.user else mapping.session
+    names = [
+        name
+        for name in (mapping.item, mapping.user, session, mapping.time)
+        if isinstance(name, str)
+    ]
+    return tuple(names) if len(names) == _N_NAMES and not is_template(names[0]) else None
 
 
 def content(value: bytes | None) -> bytes:
@@ -242,11 +252,10 @@ def _session_keys(buffer: NDArray[np.uint8], spans: NDArray[np.int64]) -> NDArra
 
 def _event_keys(buffer: NDArray[np.uint8], spans: NDArray[np.int64]) -> NDArray[np.uint64]:
     """Hash the event id of each click; 0 says that it has none, so a hash of 0 is 1."""
-    keys = np.zeros(spans.shape[1], np.uint64)
-    told = np.flatnonzero(spans[7])
-    if len(told):
-        hashed = _hashes(buffer, spans[6, told], spans[7, told], EVENT_SEED)
-        keys[told] = np.maximum(hashed, np.uint64(1))
+    if len(spans) == 2 * _N_KERNEL_IDS:
+        return np.zeros(spans.shape[1], np.uint64)
+    keys = np.maximum(_hashes(buffer, spans[6], spans[7], EVENT_SEED), np.uint64(1))
+    keys[spans[7] == 0] = 0
     return keys
 
 

@@ -11,7 +11,15 @@ from kernels.clicks import parse_json
 from streamer.errors import InvalidEvent
 from streamer.settings.clicks import ClickMapping
 from streamer.sources.clicks import MALFORMED
-from streamer.sources.decoding import Columns, Decoder, Headers, Records, as_text, content, is_plain
+from streamer.sources.decoding import (
+    Columns,
+    Decoder,
+    Headers,
+    Records,
+    as_text,
+    content,
+    plain_names,
+)
 
 _JSON = msgspec.json.Decoder()
 
@@ -21,10 +29,9 @@ class JsonDecoder(Decoder):
 
     def __init__(self, mapping: ClickMapping) -> None:
         super().__init__(mapping)
-        self._is_plain = is_plain(mapping)
-        session = "" if mapping.session == mapping.user else mapping.session
-        names = (mapping.item, mapping.user, session, mapping.time)
-        encoded = [str(name).encode() for name in names]
+        names = plain_names(mapping)
+        self._is_plain = names is not None
+        encoded = [name.encode() for name in names or ()]
         self._names = np.frombuffer(bytearray(b"".join(encoded)), np.uint8)
         self._name_ends = np.cumsum([len(name) for name in encoded]).astype(np.int64)
 

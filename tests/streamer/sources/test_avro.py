@@ -80,6 +80,15 @@ def server_schema(server, number):
     return avro.json.loads(server.answers[f"/schemas/ids/{number}"]["schema"])
 
 
+def test_no_schema_is_asked_for_by_what_names_none(server, decoder):
+    records = [b"\1\0\0\0\x63", b"\0\0\0", b'{"user_id": "u"}', value(7, CLICK_SCHEMA, RECORD)]
+
+    batch = arrived(decoder(), records)
+
+    assert reasons(batch) == ["malformed"] * 3
+    assert server.asked == ["/schemas/ids/7"]
+
+
 def test_fields_of_logical_types_and_nested_records_are_read(server, decoder):
     schema = {
         "type": "record",

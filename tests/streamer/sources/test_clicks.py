@@ -300,6 +300,22 @@ def test_a_record_of_which_only_the_head_is_there_is_malformed():
     assert len(batch) == 1
 
 
+def test_each_click_and_each_dead_letter_has_the_key_of_its_record():
+    values = [_record(), b"no click", _record(), _record()]
+    starts = np.cumsum([0, *(len(value) for value in values[:-1])])
+    lengths = np.array([len(value) for value in values], np.int64)
+    data = np.frombuffer(bytearray(b"".join(values)), np.uint8)
+    keys = [b"a", b"b", None, b"d"]
+
+    batch = JsonDecoder(config.Clicks()).decode(PARTITION, data, starts, lengths, starts, 9, keys)
+
+    assert list(batch.record_keys) == [b"a", None, b"d"]
+    assert [letter.key for letter in batch.dead_letters] == [b"b"]
+    late = batch.dead_letter(2, "future", "why")
+    assert (late.raw, late.key, late.offset) == (_record(), b"d", int(starts[3]))
+    assert _json(_record()).dead_letter(0, "future", "why").key is None
+
+
 def test_a_buffer_that_cannot_be_written_is_decoded_too():
     batch = _decoded(JsonDecoder(config.Clicks()), [_record(), _record(x=[])], is_read_only=True)
 

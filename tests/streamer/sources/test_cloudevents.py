@@ -64,7 +64,9 @@ def test_an_event_in_a_file_is_structured():
 def test_a_binary_event_has_its_attributes_as_headers(content_type):
     data = json.dumps(DATA).encode()
 
-    assert one(_decoded((data, _headers(content_type))))[:5] == CLICK
+    headers = [*_headers(content_type), ("ce_dataschema", None)]
+
+    assert one(_decoded((data, headers)))[:5] == CLICK
 
 
 def test_a_content_type_of_cloudevents_goes_before_the_headers():
@@ -125,6 +127,7 @@ def test_types_of_events_weigh():
         (_structured(), [("content-type", b"application/cloudevents+avro")], "malformed"),
         (b"[]", [("content-type", b"application/cloudevents-batch+json")], "malformed"),
         (_structured(data=None, data_base64="!"), STRUCTURED, "malformed"),
+        (_structured(data=None, data_base64="e30!="), STRUCTURED, "malformed"),
         (_structured(data=None, data_base64=5), STRUCTURED, "malformed"),
         (b"{", _headers(), "malformed"),
         (json.dumps(DATA).encode(), _headers(specversion="0.3"), "malformed"),

@@ -109,6 +109,7 @@ def test_records_of_another_kind_are_filtered_before_anything_is_asked_of_them(r
         ({}, -1, None),
         ({}, "much", None),
         ({}, "nan", None),
+        ({}, "1e999", None),
         ({}, "1_0", None),
         ({}, "", None),
         ({}, None, None),
@@ -164,6 +165,12 @@ def test_an_item_is_composed_of_fields(read):
     assert [c.item for c in clicks(batch)] == ["{news:7}", "{é:{x}}"]
     assert reasons(batch) == ["no_item", "no_item"]
     assert "found none" in batch.dead_letters[0].detail
+
+
+def test_a_composed_item_is_no_field_of_that_name():
+    record = _record(kind="news", page=7, **{"{kind}:{page}": "field"})
+
+    assert one(_json([record], item="{kind}:{page}")).item == "news:7"
 
 
 def test_a_composed_item_is_at_most_as_long_as_any_other():

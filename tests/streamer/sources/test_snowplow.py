@@ -1,6 +1,7 @@
 """Enriched events of Snowplow are read as TSV and as JSON."""
 
 import json
+import zlib
 
 import pytest
 
@@ -27,6 +28,7 @@ PLACES = {
     "event_name": 126,
     "true_tstamp": 130,
 }
+HEADER_CRC = 0x27B05D20  # of the names between tabs, in the order of Snowplow's own Python SDK
 EVENT_FIELDS = {
     "event": "page_view",
     "event_name": "page_view",
@@ -67,6 +69,7 @@ BOTH = pytest.mark.parametrize("written", [_tsv, _json])
 def test_the_columns_have_their_places():
     assert {name: COLUMNS.index(name) for name in PLACES} == PLACES
     assert len(COLUMNS) == len(set(COLUMNS)) == 131
+    assert zlib.crc32("\t".join(COLUMNS).encode()) == HEADER_CRC
 
 
 @BOTH
@@ -140,4 +143,6 @@ def test_what_is_no_enriched_event_is_a_dead_letter(record, reason):
 
 
 def test_a_line_of_a_file_may_end_in_a_carriage_return():
-    assert one(_decoded(_tsv(true_tstamp="x") + b"\r")).item == "/kettles/7"
+    line = _tsv(true_tstamp="2013-11-26 00:02:05") + b"\r"
+
+    assert one(_decoded(line, time="true_tstamp")).time_ms == 1385424125000
