@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from kernels import policy
 from state.checkpoint import Checkpoints
+from state.deaths import Deaths
 from state.errors import StateError
 from state.offsets import Offsets, Partition
 from state.publication import Publications
@@ -22,7 +23,7 @@ from streamer.clock import Clock
 from streamer.config import Config
 from streamer.deadline import Deadline
 from streamer.doubts import Doubts
-from streamer.errors import ConfigError
+from streamer.errors import ConfigError, StreamError
 from streamer.health import Health, monitoring_app
 from streamer.http import HttpServer
 from streamer.metrics import DaemonMetrics
@@ -67,6 +68,7 @@ class Daemon:
         self._close_source: Callable[[], None] = lambda: None
         self._is_standby = is_standby
         self._entered: Entered | None = None
+        self._deaths = Deaths()
         self._clock = clock
         self._made_at = clock.monotonic()
         self._generation = generation
@@ -101,7 +103,8 @@ class Daemon:
             speed = (pipeline.clicks - before) / max(self._clock.monotonic() - began, 1e-9)
             summary = self._drain(pipeline, publisher, is_exhausted=is_exhausted)
             return {**summary, "clicks_per_second": round(speed)}
-        except StateError:
+        except (StateError, StreamError):
+            self._deaths.clear()  # it is no click that ends the process
             if self._entered is not None:
                 self._entered.renewal.look()  # what a superseded process meets has one cause
             raise
@@ -194,7 +197,9 @@ class Daemon:
         if found:
             publisher.adopt(found)
             observer.restored(publisher, found.manifest.created_ms)
-        self._source.claim(Claim(pipeline.store.space_id, tenure, is_fresh=found is None))
+        self._source.claim(
+            Claim(pipeline.store.space_id, tenure, is_fresh=found is None, deaths=self._deaths)
+        )
         publisher.on_commit = lambda one: self._on_commit(observer, one)
         publisher.on_publish = observer.version
         self.metrics.state.term.set(tenure.term)
@@ -214,6 +219,7 @@ class Daemon:
             found.manifest.facts["dead_letters_bytes"] if found else 0,
             is_contested=entered.hold.is_contested,
         )
+        self._deaths = self._begin_deaths(entered)
         start = Start(
             found.sections if found else {},
             found.manifest.offsets if found else Offsets(),
@@ -221,11 +227,34 @@ class Daemon:
             _marks(found),
         )
         try:
-            return Pipeline(self._config, letters, self._clock, start)
+            return Pipeline(self._config, letters, self._clock, start, self._deaths)
         except MemoryError as error:
             store = self._config.store
             msg = f"store.max_items: {store.max_items} rows do not fit in memory: {error}"
             raise ConfigError(msg) from error
+
+    def _begin_deaths(self, entered: Entered) -> Deaths:
+        """Count the death before this start, if there was one, and note from now on."""
+        found = entered.found
+        deaths = Deaths.begin(
+            self._config.store.directory,
+            entered.tenure,
+            found.manifest.offsets if found else Offsets(),
+            is_contested=entered.hold.is_contested,
+        )
+        self._closers.append(deaths.close)
+        for place, n in deaths.counted:
+            log.warning(
+                "died_before",
+                stage=place.stage,
+                partition=str(place.partition),
+                first=place.first,
+                next=place.next,
+                deaths=n,
+            )
+        for one in deaths.condemned:
+            log.error("click_quarantined", partition=str(one.partition), offset=one.offset)
+        return deaths
 
     def _loop(self, pipeline: Pipeline, publisher: Publisher) -> bool:
         """Step until told to stop; return whether the source has ended."""

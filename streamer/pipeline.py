@@ -11,6 +11,7 @@ from kernels import sessions as fate
 from kernels.sessions import Arrivals
 from kernels.tiles import Tiles
 from kernels.vocabulary import COLLISION, FULL, Ids
+from state.deaths import APPLYING, Deaths
 from state.offsets import Offsets, Partition
 from state.sections import Section, Sections
 from state.store import Store, StoreSettings
@@ -59,8 +60,10 @@ class Pipeline:
         dead_letters: DeadLetters,
         clock: Clock,
         start: Start,
+        deaths: Deaths | None = None,
     ) -> None:
         self._config = config
+        self._deaths = deaths or Deaths()
         self._dead_letters = dead_letters
         self._clock = clock
         self.offsets = start.offsets
@@ -142,9 +145,10 @@ class Pipeline:
         partition = self.watermarks.index_of(batch.partition)
         self.last_read = batch.partition
         ids = Ids(batch.item_keys, batch.item_starts, batch.item_lengths, batch.buffer)
-        begin = 0
-        while begin < len(batch):
-            begin += self._apply_from(batch, ids, partition, begin)
+        for begin, end in self._deaths.taken(APPLYING, batch.partition, batch.offsets):
+            done = begin
+            while done < end:
+                done += self._apply_from(batch, _slice(ids, slice(done, end)), partition, done)
         self.offsets = self.offsets.advance(batch.partition, batch.next_offset)
 
     def begin_at(self, source: Source) -> bool:
@@ -226,9 +230,11 @@ class Pipeline:
     def _count_losses(self, source: Source) -> None:
         self.ledger.lost = self._lost_before + Counter(source.losses())
 
-    def _apply_from(self, batch: ClickBatch, ids: Ids, partition: int, begin: int) -> int:
-        """Apply the clicks from `begin` on for which there surely is room; return how many."""
-        rest = _slice(ids, slice(begin, None))
+    def _apply_from(self, batch: ClickBatch, rest: Ids, partition: int, begin: int) -> int:
+        """Apply those of `rest`, the clicks from `begin` on, for which there surely is room.
+
+        Returns how many.
+        """
         rows = self.store.vocabulary.look_up(rest)
         n = self.store.vocabulary.room_for(rest, rows)
         rows, taken = rows[:n], slice(begin, begin + n)
@@ -245,7 +251,7 @@ class Pipeline:
         fates = np.empty(n, np.uint8)
         for span in self.windows.arrive(arrivals, partition, seen, fates):
             here = slice(span.begin, span.end)
-            self._settle(batch, ids, begin + span.begin, rows[here], fates[here])
+            self._settle(batch, _slice(rest, here), begin + span.begin, rows[here], fates[here])
             self._train(span.tiles)
         return n
 
@@ -259,7 +265,7 @@ class Pipeline:
     ) -> None:
         """Give the items of accepted clicks their rows; count and bury the others.
 
-        `rows` and `fates` are those of the clicks from `begin` on.
+        `ids`, `rows` and `fates` are those of the clicks from `begin` on.
         """
         refused = rows[fates == fate.REFUSED]
         self.ledger.filter("hash_collision", int((refused == COLLISION).sum()))
@@ -269,7 +275,7 @@ class Pipeline:
         self.ledger.filter("duplicate", int((fates == fate.DUPLICATE).sum()))
         future = begin + np.flatnonzero(fates == fate.FUTURE)
         self._bury([self._future(batch, int(click)) for click in future])
-        accepted = begin + np.flatnonzero((fates == fate.ACCEPTED) | (fates == fate.REPEAT))
+        accepted = np.flatnonzero((fates == fate.ACCEPTED) | (fates == fate.REPEAT))
         self._trainer.admit(_slice(ids, accepted))
 
     def _train(self, tiles: Tiles) -> None:

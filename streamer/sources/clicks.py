@@ -24,8 +24,10 @@ LONG_ITEM = "long_item"
 NO_USER = "no_user"
 BAD_TIME = "bad_time"
 BAD_WEIGHT = "bad_weight"
+POISON = "poison"
 REASONS = (
     EMPTY, NOT_UTF8, MALFORMED, NO_SCHEMA, NO_ITEM, LONG_ITEM, NO_USER, BAD_TIME, BAD_WEIGHT,
+    POISON,
 )  # fmt: skip
 
 # Why a record that is no fault of its producer's is left out.

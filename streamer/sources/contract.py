@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from state.deaths import Deaths
 from state.lease import Tenure
 from state.offsets import Offsets, Partition
 from streamer.sources.clicks import ClickBatch
@@ -29,11 +30,15 @@ class Lag:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Who reads: the state's space, and the tenure under which its positions are written."""
+    """Who reads: the state's space, and the tenure under which its positions are written.
+
+    `deaths` is told what is decoded, and knows what is not to be.
+    """
 
     space_id: str
     tenure: Tenure
     is_fresh: bool  # the state begins with this start
+    deaths: Deaths = field(default_factory=Deaths)
 
 
 class Source(Protocol):

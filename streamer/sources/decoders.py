@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from state.deaths import Deaths
 from streamer.settings.clicks import ClickMapping
 from streamer.settings.sources import Clicks
 from streamer.sources.avro import AvroDecoder, open_registry
@@ -31,6 +32,11 @@ class TopicDecoders:
     def of(self, topic: str) -> Decoder:
         """Return the decoder of one of the topics."""
         return self._decoders[topic]
+
+    def watch(self, deaths: Deaths) -> None:
+        """Let each decoder note what it is at. See `Decoder.watch`."""
+        for decoder in self._decoders.values():
+            decoder.watch(deaths)
 
     def close(self) -> None:
         """Let go of the registries. Idempotent."""

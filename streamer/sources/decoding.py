@@ -8,12 +8,13 @@ click in its place, as a dead letter, or filtered. Why a record is no click is o
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kernels.hashing import hash_spans
+from state.deaths import DEATHS, DECODING, Deaths
 from state.offsets import Partition
 from streamer.errors import InvalidEvent
 from streamer.settings.clicks import ClickMapping, is_template
@@ -25,6 +26,7 @@ from streamer.sources.clicks import (
     MAX_RAW_BYTES,
     MAX_RECORD_BYTES,
     NOT_UTF8,
+    POISON,
     SESSION_SEED,
     TOO_LONG,
     USER_SEED,
@@ -35,6 +37,8 @@ from streamer.sources.event_times import column_to_ms
 from streamer.sources.mapping import Click, ClickReader, Filtered
 
 Headers = Sequence[tuple[str, bytes | None]]  # of a Kafka record
+
+NO_VALUE = -1  # the length of a record without a value
 
 _NO_HEADERS: Headers = ()
 _N_IDS = 4  # of a click: item, user, session, event
@@ -62,6 +66,18 @@ class Records(NamedTuple):
         """Return the key of record i, if its source has keys."""
         return self.keys[i] if self.keys else None
 
+    def only(self, i: int) -> "Records":
+        """Return record i by itself."""
+        here = slice(i, i + 1)
+        starts, lengths, offsets = self.starts[here], self.lengths[here], self.offsets[here]
+        return Records(self.buffer, starts, lengths, offsets, self.keys[here], self.headers[here])
+
+    def without(self, rows: Sequence[int]) -> "Records":
+        """Return the records, those of `rows` as if they had no value."""
+        lengths = self.lengths.copy()
+        lengths[rows] = NO_VALUE
+        return self._replace(lengths=lengths)
+
 
 class Columns(NamedTuple):
     """What is found of n records; see `kernels/clicks.py`."""
@@ -86,6 +102,7 @@ class Decoder(ABC):
     def __init__(self, mapping: ClickMapping) -> None:
         self._mapping = mapping
         self._reader = ClickReader(mapping)
+        self._deaths = Deaths()
 
     def decode(  # noqa: PLR0913, PLR0917 - a batch of records is these columns
         self,
@@ -106,6 +123,26 @@ class Decoder(ABC):
         """
         buffer = np.require(buffer, np.uint8, ["C", "W"])
         records = Records(buffer, starts, lengths, offsets, keys, headers)
+        if not len(offsets):
+            return self._decode(partition, records, next_offset, ())
+        poison = self._deaths.refused(partition, offsets)
+        for i in set(self._deaths.alone(DECODING, partition, offsets)) - set(poison):
+            offset = int(offsets[i])
+            self._deaths.note(DECODING, partition, offset, offset + 1)
+            self._decode(partition, records.only(i), offset + 1, ())  # does it end the process?
+        self._deaths.note(DECODING, partition, int(offsets[0]), int(offsets[-1]) + 1)
+        batch = self._decode(partition, records, next_offset, poison)
+        self._deaths.clear(DECODING)
+        return batch
+
+    def watch(self, deaths: Deaths) -> None:
+        """Note from now on what is decoded, and leave out what is quarantined."""
+        self._deaths = deaths
+
+    def _decode(
+        self, partition: Partition, records: Records, next_offset: int, poison: Sequence[int]
+    ) -> ClickBatch:
+        _, starts, lengths, offsets, keys, _ = records
         n = len(starts)
         columns = Columns(
             np.empty((2 * _N_IDS, n), np.int64),
@@ -113,9 +150,9 @@ class Decoder(ABC):
             np.ones(n, np.float32),
             np.empty(n, np.uint8),
         )
-        self._parse(records, columns)
+        self._parse(records.without(poison) if poison else records, columns)
         column_to_ms(columns.times, columns.flags, self._mapping.time_unit)
-        buffer, dead_letters, filtered = self._read_flagged(partition, records, columns)
+        buffer, dead_letters, filtered = self._read_flagged(partition, records, columns, poison)
         kept = np.flatnonzero(columns.flags == 0)
         n_ids = _N_IDS if self._mapping.event_id else _N_KERNEL_IDS
         spans = np.ascontiguousarray(columns.spans[: 2 * n_ids, kept])
@@ -140,7 +177,7 @@ class Decoder(ABC):
         )
 
     def _read_flagged(
-        self, partition: Partition, records: Records, columns: Columns
+        self, partition: Partition, records: Records, columns: Columns, poison: Sequence[int]
     ) -> tuple[NDArray[np.uint8], tuple[DeadLetter, ...], Mapping[str, int]]:
         """Read what was flagged, one by one.
 
@@ -150,7 +187,7 @@ class Decoder(ABC):
         filtered: Counter[str] = Counter()
         for i in np.flatnonzero(columns.flags).tolist():
             try:
-                click = self._read_one(records, i)
+                click = _refuse() if i in poison else self._read_one(records, i)
             except InvalidEvent as error:
                 letter = (error.reason, error.detail, records.raw(i), records.key(i))
                 dead_letters.append(DeadLetter(partition, int(records.offsets[i]), *letter))
@@ -180,6 +217,14 @@ class Decoder(ABC):
     @abstractmethod
     def _fields(self, value: bytes | None, headers: Headers) -> Mapping[str, Any]:
         """Return the fields of one record, plain or not. Raises `InvalidEvent`."""
+
+
+def _refuse() -> NoReturn:
+    msg = (
+        f"the process died {DEATHS} times at this record; mend what it meets, then take it out of "
+        "deaths.json and put it back"
+    )
+    raise InvalidEvent(POISON, msg)
 
 
 def plain_names(mapping: ClickMapping) -> tuple[str, ...] | None:

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
+from state.deaths import Deaths
 from state.offsets import Offsets, Partition
 from streamer.clock import Clock
 from streamer.errors import ConfigError
 from streamer.settings import sources as config
 from streamer.sources.clicks import ClickBatch
-from streamer.sources.contract import Lag, LocalSource
+from streamer.sources.contract import Claim, Lag, LocalSource
 from streamer.sources.csv_clicks import CsvDecoder
 from streamer.sources.decoders import line_decoder
 from streamer.sources.decoding import Decoder
@@ -50,10 +51,15 @@ class FileSource(LocalSource):
         self._records: Records | None = None  # read, and not yet polled
         self._is_paused = False
         self._is_waiting = False
+        self._deaths = Deaths()
 
     def partitions(self) -> tuple[Partition, ...]:
         """Return one partition for each file, in the order in which they are read."""
         return self._partitions
+
+    def claim(self, claim: Claim) -> None:
+        """Note what is decoded where the state of `claim` says."""
+        self._deaths = claim.deaths
 
     def seek(self, offsets: Offsets, marks: Mapping[Partition, str]) -> None:
         """Go to where `offsets` points; reads every line before it. See `Source.seek`."""
@@ -79,7 +85,7 @@ class FileSource(LocalSource):
         assert self._reader is not None
         partition = self._partitions[self._at]
         first, rest = self._records.split(max_clicks)
-        batch = self._reader.decode(partition, first)
+        batch = self._reader.decode(partition, first, self._deaths)
         self._records = rest
         self._next[partition] = batch.next_offset
         self._marks[partition] = self._reader.mark(batch.next_offset)
@@ -242,9 +248,10 @@ class _Reader:
         """Return the mark of the lines before `offset`, the last of which was read last."""
         return _mark(self._lines.sum_of(offset))
 
-    def decode(self, partition: Partition, records: Records) -> ClickBatch:
-        """Return the clicks among `records`."""
+    def decode(self, partition: Partition, records: Records, deaths: Deaths) -> ClickBatch:
+        """Return the clicks among `records`, which `deaths` is told of."""
         assert self._decoder is not None
+        self._decoder.watch(deaths)
         return self._decoder.decode(partition, *records, int(records.offsets[-1]) + 1)
 
     def close(self) -> None:

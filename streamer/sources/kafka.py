@@ -97,6 +97,7 @@ class KafkaClicks:
 
     def claim(self, claim: Claim) -> None:
         """Look whether the group is ours, and begin to watch the brokers. See `Source.claim`."""
+        self._decoders.watch(claim.deaths)
         group = Group(self._cluster, self._settings.group_id, claim)
         self._ask(
             "offsets of the group", lambda: group.begin(self._partitions, take=self._take_group)

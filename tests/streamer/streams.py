@@ -110,12 +110,12 @@ def no_event(partition, offset):
     return 0
 
 
-def batches(settings, records, sizes, event_of=no_event):
+def batches(settings, records, sizes, event_of=no_event, decoder=None):
     """Cut the stream into batches of one partition each; `sizes` yields the next batch's bound.
 
     `event_of` says what the event key of the click at (partition, offset) is.
     """
-    decoder = JsonDecoder(settings.clicks)
+    decoder = decoder or JsonDecoder(settings.clicks)
     for _, same in groupby(records, key=partition_of):
         run = list(same)
         while run:
@@ -138,7 +138,8 @@ def _decoded(decoder, records):
     )
 
 
-def pipeline(settings, directory, clock, start=None):
+def pipeline(settings, directory, clock, start=None, deaths=None):
     directory.mkdir(parents=True, exist_ok=True)
     dead_letters = DeadLetters(directory / "dead_letters.jsonl", 1 << 30, 1.0)
-    return Pipeline(settings, dead_letters, clock, start or Start({}, Offsets(), "space"))
+    start = start or Start({}, Offsets(), "space")
+    return Pipeline(settings, dead_letters, clock, start, deaths)

@@ -3,9 +3,12 @@
 import pytest
 
 from state import lease
-from state.errors import Superseded
+from state.deaths import APPLYING, Deaths
+from state.errors import StateError, Superseded
+from state.offsets import Offsets, Partition
 from streamer.config import load
 from streamer.daemon import DEAD_LETTERS, Daemon
+from streamer.errors import BrokerError, DeadLetterLimit
 from streamer.standby import enter
 
 
@@ -45,6 +48,31 @@ def test_the_dead_letters_of_a_contested_directory_are_another_file(tmp_path, ma
     daemon._close()
     entered.leave()
     paused.release()
+
+
+@pytest.mark.parametrize("error", [StateError, BrokerError, DeadLetterLimit, ValueError])
+def test_an_expected_error_in_a_batch_is_no_death_and_a_bug_is_one(
+    tmp_path, manual_clock, monkeypatch, error
+):
+    config = load(None, store={"directory": tmp_path, "max_items": 100})
+    daemon = Daemon(config, lambda: None, manual_clock)
+
+    def die(*_):
+        entered = enter(config, None, None)
+        daemon._closers.append(entered.leave)
+        daemon._build(entered)
+        daemon._deaths.note(APPLYING, Partition("clicks", 0), 5, 9)
+        raise error
+
+    monkeypatch.setattr(daemon, "_start", die)
+    with pytest.raises(error):
+        daemon.run()
+    hold = lease.hold(tmp_path)
+    deaths = Deaths.begin(tmp_path, hold.begin_term(None), Offsets())
+
+    assert len(deaths.counted) == (error is ValueError)
+    deaths.close()
+    hold.release()
 
 
 class _Ready:
