@@ -132,7 +132,7 @@ class KafkaClicks:
             self._clock.sleep(timeout_seconds)
             return None
         self._take_sight()
-        has_waited = not self._fetches.n_waiting
+        has_waited = self._fetches.is_empty
         if has_waited:
             count = min(max_clicks, self._max_records)
             self._reading(lambda: self._fetches.fetch(timeout_seconds, count))
@@ -160,6 +160,7 @@ class KafkaClicks:
             if error.trouble:
                 self._without_schema[fetched.partition] = str(error)
             return None
+        self._fetches.settled(fetched.partition)
         self._without_schema.pop(fetched.partition, None)
         self._begun.places[fetched.partition] = fetched.next_offset
         self._note_last(fetched)

@@ -49,6 +49,7 @@ class Fetches:
         self._epochs: dict[Partition, int] = {}
         self._in_turn: deque[Partition] = deque()
         self._held: frozenset[Partition] = frozenset()
+        self._put_back: frozenset[Partition] = frozenset()
 
     def go_to(self, partition: Partition, offset: int, leader_epoch: int) -> None:
         """Read a partition from `offset` on; its leader is asked if its log is the one of then.
@@ -58,9 +59,9 @@ class Fetches:
         self._waiting = deque(one for one in self._waiting if one.partition != partition)
         self._fetched_to[partition] = offset
         self._epochs[partition] = leader_epoch
+        self._put_back -= {partition}
         self._assign()
-        if partition not in self._held:
-            self._consumer.seek_behind(TopicPartition(*partition), offset, leader_epoch)
+        self._seek(partition)
 
     def hold_back(self, partitions: Collection[Partition]) -> None:
         """Fetch and hand out nothing of exactly these partitions."""
@@ -69,13 +70,18 @@ class Fetches:
             released, self._held = self._held - held, held
             self._assign()
             for one in released:
-                place, epoch = self._fetched_to[one], self._epochs[one]
-                self._consumer.seek_behind(TopicPartition(*one), place, epoch)
+                self._seek(one)
 
     @property
     def n_waiting(self) -> int:
         """How many turns `take` has to give, at most."""
         return sum(one.partition not in self._held for one in self._waiting)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to hand out but what was put back."""
+        idle = self._held | self._put_back
+        return all(one.partition in idle for one in self._waiting)
 
     def is_held(self, partition: Partition) -> bool:
         """Tell whether a partition is held back."""
@@ -101,12 +107,24 @@ class Fetches:
         return None
 
     def put_back(self, fetched: Fetched) -> None:
-        """Hand `fetched` out again, behind other partitions and before the rest of its own."""
+        """Hand `fetched` out again, behind other partitions and before the rest of its own.
+
+        Nothing more of its partition is fetched until it is `settled`.
+        """
         records, end = list(fetched.records), fetched.next_offset
         for rest in [one for one in self._waiting if one.partition == fetched.partition]:
             self._waiting.remove(rest)
             records, end = [*records, *rest.records], rest.next_offset
         self._waiting.append(Fetched(fetched.partition, records, end))
+        self._put_back |= {fetched.partition}
+        self._assign()
+
+    def settled(self, partition: Partition) -> None:
+        """Fetch on where something was put back, and has found its use."""
+        if partition in self._put_back:
+            self._put_back -= {partition}
+            self._assign()
+            self._seek(partition)
 
     def fetch(self, timeout_seconds: float, count: int) -> None:
         """Wait for records, for at most the timeout."""
@@ -146,10 +164,15 @@ class Fetches:
 
     def _assign(self) -> None:
         """Have the consumer fetch what is not held back; what is fetched goes on where it is."""
-        wanted = [one for one in self._fetched_to if one not in self._held]
+        wanted = [one for one in self._fetched_to if one not in self._held | self._put_back]
         if set(wanted) != set(self._in_turn):
             self._in_turn = deque(wanted)
             self._consumer.assign([TopicPartition(*one) for one in wanted])
+
+    def _seek(self, partition: Partition) -> None:
+        if partition in self._in_turn:
+            place, epoch = self._fetched_to[partition], self._epochs[partition]
+            self._consumer.seek_behind(TopicPartition(*partition), place, epoch)
 
     def _moved(self, records: Mapping[Partition, Any]) -> Iterable[Partition]:
         """Return the partitions whose position to look at.
