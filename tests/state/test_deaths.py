@@ -110,6 +110,21 @@ def test_deaths_at_different_clicks_of_one_batch_quarantine_none(tmp_path: Path)
     assert [life.quarantined for life in lives] == [frozenset()] * 7
 
 
+def test_one_death_at_the_click_alone_is_not_enough_however_often_its_batch_died(
+    tmp_path: Path,
+) -> None:
+    condemned = []
+    for first, end in ((5, 9), (4, 10), (7, 8), (7, 8)):
+        deaths = begin(tmp_path)
+        deaths.note(APPLYING, CLICKS, first, end)
+        deaths.close()
+        deaths = begin(tmp_path)
+        condemned.append(deaths.condemned)
+        deaths.close()
+
+    assert condemned == [(), (), (), (Quarantined(CLICKS, 7),)]
+
+
 def test_a_death_of_another_stage_does_not_count_for_this_one(tmp_path: Path) -> None:
     lives = [die(tmp_path, [7], at=7, stage=stage) for stage in (APPLYING, APPLYING, DECODING)]
 
