@@ -17,8 +17,9 @@ from streamer.sources.kafka_group import Group
 log = structlog.get_logger()
 
 LOOK_SECONDS = 1.0
-# An answer that is late by more than a request may take is no answer.
-AWAY_SECONDS = REQUEST_TIMEOUT_SECONDS + 1.0
+# So many looks in a row that failed are no accident; and a look that goes on for so long is as bad.
+AWAY_LOOKS = 2
+AWAY_SECONDS = 2 * REQUEST_TIMEOUT_SECONDS
 CLOSE_TIMEOUT_SECONDS = 2.0
 
 
@@ -50,7 +51,8 @@ class Watch:
         self._group: Group | None = None
         self._to_commit: Offsets | None = None
         self._fatal: StreamError | StateError | None = None
-        self._fault = "no answer yet"
+        self._fault = "nothing heard"
+        self._n_failed = 0
         self._seen_at = clock.monotonic()
         self._tells_group = True
         self._stuck: dict[Partition, tuple[int, float]] = {}
@@ -82,7 +84,7 @@ class Watch:
     def trouble(self) -> str | None:
         """Return what the brokers, or one of them, have not answered for, None if all is well."""
         seconds = self._clock.monotonic() - self._seen_at
-        if seconds < AWAY_SECONDS:
+        if self._n_failed < AWAY_LOOKS and seconds < AWAY_SECONDS:
             return None
         return f"no answer from the brokers for {seconds:.0f} s: {self._fault}"
 
@@ -102,20 +104,23 @@ class Watch:
 
     def _run(self) -> None:
         while not self._is_closed:
-            self._try(self.look)
+            self._n_failed = 0 if self._try(self.look) else self._n_failed + 1
             self._try(self._commit)
             self._is_due.wait(LOOK_SECONDS)
             self._is_due.clear()
         self._try(self._commit)
         self._cluster.close()
 
-    def _try(self, act: Callable[[], object]) -> None:
+    def _try(self, act: Callable[[], object]) -> bool:
+        """Tell whether the brokers have answered."""
         try:
             act()
         except KafkaError as error:
             self._fault = self._cluster.last_cause() or str(error)
+            return False
         except (StreamError, StateError) as error:
             self._fatal = error
+        return True
 
     def _time_held_back(
         self, ends: Mapping[Partition, int], stable_ends: Mapping[Partition, int]
