@@ -12,6 +12,7 @@ import xxhash
 
 AGREEING = 20
 NEVER = -math.inf
+_MASK = (1 << 64) - 1
 
 
 class Click(NamedTuple):
@@ -316,11 +317,8 @@ def pairs_of(tiles):
 
 
 def pair_hash(input_key, output_key):
-    """Return the hash of a pair of item keys (ARCHITECTURE.md, Pairs)."""
+    """Return the hash of a pair of item keys (ARCHITECTURE.md, Semantics: Pairs, summed)."""
     return _mixed((0x9E3779B97F4A7C15 * input_key + output_key) & _MASK)
-
-
-_MASK = (1 << 64) - 1
 
 
 def _mixed(z):
@@ -343,15 +341,13 @@ class PairSums:
 
     def add(self, tiles):
         for tile in tiles:
-            for neighbour in tile.neighbours:
-                x, y = self._key_of(tile.click.item), self._key_of(neighbour)
-                self._count(tile.click, pair_hash(x, y))
-                self._count(tile.click, pair_hash(y, x))
+            x = self._key_of(tile.click.item)
+            for y in map(self._key_of, tile.neighbours):
+                group = self._group_of(tile.click)
+                count, total = self._sums[group]
+                hashed = pair_hash(x, y) + pair_hash(y, x)
+                self._sums[group] = count + 2, (total + hashed) & _MASK
         return self
-
-    def _count(self, click, hashed):
-        count, total = self._sums[self._group_of(click)]
-        self._sums[self._group_of(click)] = count + 1, (total + hashed) & _MASK
 
     def found(self):
         """Return {group: (count, sum)} of the groups that have a pair."""

@@ -50,7 +50,9 @@ def test_a_file_is_read_committed_and_published_and_a_second_run_changes_nothing
     assert first.summary["held"] == 0
     assert first.summary["filtered"] > 0
     assert adds_up(first.summary)
-    assert livevec.newest().manifest.offsets == {Partition(name, 0): N}
+    manifest = livevec.newest().manifest
+    assert manifest.offsets == {Partition(name, 0): N}
+    assert [row[:3] for row in manifest.facts["pairs"]] == [[name, 0, first.summary["pairs"]]]
     assert livevec.version()["generation"] == first.summary["generation"]
     assert livevec.version()["n_items"] <= first.summary["items"] > 1000
     assert set(first.summary["recall_at_10"]) == {"ivf", "lsh"}
