@@ -81,6 +81,7 @@ class KafkaClicks:
         self._seen: Sight | None = None
         self._stalled: dict[Partition, tuple[int, float]] = {}
         self._is_paused = False
+        self._group: Group | None = None
         self._consumer: Any = None
         try:
             self._consumer = connect(settings)
@@ -96,16 +97,17 @@ class KafkaClicks:
         return self._partitions
 
     def claim(self, claim: Claim) -> None:
-        """Look whether the group is ours, and begin to watch the brokers. See `Source.claim`."""
+        """Look whether the group is ours. See `Source.claim`."""
         self._decoders.watch(claim.deaths)
-        group = Group(self._cluster, self._settings.group_id, claim)
-        self._ask(
-            "offsets of the group", lambda: group.begin(self._partitions, take=self._take_group)
-        )
-        self._watch.start(group)
+        self._group = group = Group(self._cluster, self._settings.group_id, claim)
+        try:
+            self._repeat(lambda: group.begin(self._partitions, take=self._take_group))
+        except KafkaError as error:
+            # Positions are the manifest's: a group that cannot be read stops nobody.
+            log.warning("group_not_read", group=self._settings.group_id, error=str(error))
 
     def seek(self, offsets: Offsets, marks: Mapping[Partition, str]) -> None:
-        """Go to where `offsets` points. See `Positions.resolve`.
+        """Go to where `offsets` points, and begin to watch the brokers. See `Positions.resolve`.
 
         What `offsets` holds of other sources is kept, and is part of the position. Blocks for
         seconds at most. Raises `BrokerError` when the brokers do not hold what is to be read next.
@@ -120,6 +122,8 @@ class KafkaClicks:
         self._fetches = Fetches(self._consumer)
         self._verify_last_records()
         self._go_to(self._partitions)
+        if self._group is not None:
+            self._watch.start(self._group)
 
     def poll(self, timeout_seconds: float, max_clicks: int) -> ClickBatch | None:
         """Return the next clicks of one partition, partitions in turn, or None.
@@ -206,14 +210,7 @@ class KafkaClicks:
         sight = self._watch.sight
         if sight is None or not self._begun.places:
             return Lag(None)
-        fetched = self._fetches.ends()
-        by_partition, held_back = {}, {}
-        for partition, at in self._begun.places.items():
-            end = sight.ends.get(partition, at)
-            by_partition[partition] = max(end, fetched.get(partition, 0), at) - at
-            held_back[partition] = max(0, end - max(sight.stable_ends.get(partition, end), at))
-        total = sum(by_partition.values())
-        return Lag(total, by_partition, held_back, sight.held_back_seconds)
+        return sight.lag(self._begun.places, self._fetches.ends())
 
     def trouble(self) -> str | None:
         """Return why the brokers, a topic or a schema are not there, None if they are."""
@@ -249,16 +246,22 @@ class KafkaClicks:
             self._clock.sleep(RETRY_SECONDS)
 
     def _ask(self, what: str, question: Callable[[], T]) -> T:
+        try:
+            return self._repeat(question)
+        except KafkaError as error:
+            where = ", ".join(self._settings.bootstrap_servers)
+            msg = f"source.kafka: expected {where} to tell the {what}, found: {error}"
+            raise BrokerError(msg) from error
+
+    def _repeat(self, question: Callable[[], T]) -> T:
         """Ask the brokers at a start: what may pass is tried again for a while."""
         deadline = Deadline(self._clock, self._settings.connect_timeout_seconds)
         while True:
             try:
                 return question()
-            except KafkaError as error:
-                if not isinstance(error, RetriableError) or not deadline.seconds_left():
-                    where = ", ".join(self._settings.bootstrap_servers)
-                    msg = f"source.kafka: expected {where} to tell the {what}, found: {error}"
-                    raise BrokerError(msg) from error
+            except RetriableError:
+                if not deadline.seconds_left():
+                    raise
             self._clock.sleep(RETRY_SECONDS)
 
     def _verify_last_records(self) -> None:
@@ -285,8 +288,8 @@ class KafkaClicks:
             self._leave_range([Partition(*key) for key in error.args[0]])
         except LogTruncationError as error:
             for key, divergent in error.divergent_offsets.items():
-                held = self._ends()[Partition(*key)] if divergent is None else divergent.offset
-                self._resume_truncated(Partition(*key), held)
+                place = self._begun.places[Partition(*key)]
+                self._resume_truncated(Partition(*key), divergent.offset if divergent else place)
                 self._go_to([Partition(*key)])
         except RetriableError:
             return None
@@ -302,12 +305,13 @@ class KafkaClicks:
         assert sight is not None
         for partition in partitions:
             place, first = self._begun.places[partition], sight.begins.get(partition, 0)
+            end = sight.ends.get(partition, place)
             if place < first:
                 at = self._positions.after_expiry(partition, place, first)
                 self._begun.places[partition] = at
                 self._begun.losses[EXPIRED] += at - place
-            elif place > self._ends().get(partition, place):
-                self._resume_truncated(partition, self._ends()[partition])
+            elif place > end:
+                self._resume_truncated(partition, end)
             self._go_to([partition])
 
     def _resume_truncated(self, partition: Partition, held: int) -> None:
@@ -365,9 +369,6 @@ class KafkaClicks:
         for partition in added:
             self._elsewhere.pop(partition, None)
             log.info("partition_added", partition=str(partition), offset=found.places[partition])
-
-    def _ends(self) -> Mapping[Partition, int]:
-        return self._watch.sight.ends if self._watch.sight is not None else {}
 
     def _note_last(self, fetched: Fetched) -> None:
         if fetched.records:

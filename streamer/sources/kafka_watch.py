@@ -11,6 +11,7 @@ from state.errors import StateError
 from state.offsets import Offsets, Partition
 from streamer.clock import Clock
 from streamer.errors import StreamError
+from streamer.sources.contract import Lag
 from streamer.sources.kafka_cluster import REQUEST_TIMEOUT_SECONDS, Cluster, Topic
 from streamer.sources.kafka_group import Group
 
@@ -32,6 +33,15 @@ class Sight:
     ends: Mapping[Partition, int]
     stable_ends: Mapping[Partition, int]
     held_back_seconds: Mapping[Partition, float]  # since the stable end has stood still
+
+    def lag(self, places: Mapping[Partition, int], fetched_ends: Mapping[Partition, int]) -> Lag:
+        """Return what lies before these ends, or those that fetches have seen since."""
+        by_partition, held_back = {}, {}
+        for partition, at in places.items():
+            end = self.ends.get(partition, at)
+            by_partition[partition] = max(end, fetched_ends.get(partition, 0), at) - at
+            held_back[partition] = max(0, end - max(self.stable_ends.get(partition, end), at))
+        return Lag(sum(by_partition.values()), by_partition, held_back, self.held_back_seconds)
 
 
 class Watch:
