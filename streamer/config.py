@@ -12,9 +12,9 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -23,6 +23,7 @@ from pydantic_settings import (
 )
 
 from streamer.errors import ConfigError
+from streamer.settings.dead_letters import DeadLetters
 from streamer.settings.process import Log, Metrics, Serving
 from streamer.settings.sources import Clicks, Source
 from streamer.settings.stream import Checkpoint, Index, Publish, Sessions, Store, Training
@@ -44,6 +45,7 @@ class Config(BaseSettings):
 
     source: Source = Source()
     clicks: Clicks = Clicks()
+    dead_letters: DeadLetters = DeadLetters()
     sessions: Sessions = Sessions()
     training: Training = Training()
     store: Store = Store()
@@ -66,6 +68,25 @@ class Config(BaseSettings):
         """Put the environment before the file; nothing else is read."""
         del settings_cls, dotenv_settings, file_secret_settings
         return env_settings, init_settings
+
+    @model_validator(mode="after")
+    def _letters_have_a_broker(self) -> Self:
+        topic, kafka = self.dead_letters.topic, self.source.kafka
+        if topic is None or self.dead_letters.bootstrap_servers is not None:
+            return self
+        if kafka is None:
+            msg = (
+                f"dead_letters.topic: expected a broker for topic {topic!r}, found neither"
+                " source.kafka nor dead_letters.bootstrap_servers"
+            )
+            raise ValueError(msg)
+        if topic in kafka.topics:
+            msg = (
+                f"dead_letters.topic: expected another topic than clicks are read from, found"
+                f" {topic!r} in source.kafka.topics, too"
+            )
+            raise ValueError(msg)
+        return self
 
     @property
     def published(self) -> Path:
@@ -107,7 +128,7 @@ def load(path: Path | None, **overrides: Mapping[str, Any]) -> Config:
     try:
         config = Config(**values)
     except ValidationError as error:
-        with_faulty_members = {one["loc"][:-1] for one in error.errors()}
+        with_faulty_members = {one["loc"][:-1] for one in error.errors() if one["loc"]}
         faults += [_fault(e) for e in error.errors() if e["loc"] not in with_faulty_members]
         raise ConfigError(*faults) from error
     except SettingsError as error:
@@ -155,5 +176,5 @@ def _fault(error: Mapping[str, Any]) -> str:
         found = "nan"
     reason = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
-        return f"{path}: {reason}"
+        return f"{path}: {reason}" if error["loc"] else reason
     return f"{path}: {reason[0].lower()}{reason[1:]}, found {found!r}"

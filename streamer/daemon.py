@@ -31,14 +31,13 @@ from streamer.pace import Pace
 from streamer.pipeline import Pipeline, Start
 from streamer.publishing.publisher import Committed, Publisher
 from streamer.sources.contract import Source
-from streamer.sources.dead_letters import DeadLetters
+from streamer.sources.opening import open_dead_letters
 
 log = structlog.get_logger()
 
 POLL_SECONDS = 0.1
 WAIT_SECONDS = 0.05
 EXIT_FORCED = 1
-DEAD_LETTERS = "dead-letters.jsonl"
 
 
 class Daemon:
@@ -153,14 +152,9 @@ class Daemon:
         return pipeline, publisher
 
     def _build(self, found: Recovered | None) -> Pipeline:
-        settings = self._config.clicks
-        letters = DeadLetters(
-            self._config.store.directory / DEAD_LETTERS,
-            settings.max_dead_letters,
-            settings.max_dead_letter_share,
-        )
+        n_bytes = found.manifest.facts["dead_letters_bytes"] if found else 0
+        letters = open_dead_letters(self._config, self._clock, n_bytes)
         self._closers.append(letters.close)
-        letters.truncate_to(found.manifest.facts["dead_letters_bytes"] if found else 0)
         start = Start(
             found.sections if found else {},
             found.manifest.offsets if found else Offsets(),
@@ -225,7 +219,7 @@ class Daemon:
             log.warning(
                 "dead_letters",
                 **summary["dead_lettered_by_reason"],
-                file=str(self._config.store.directory / DEAD_LETTERS),
+                where=pipeline.dead_letters.where,
             )
         log.info("drained", **summary)
         return summary

@@ -63,11 +63,26 @@ class ServingMetrics:
         )
 
 
+class DeadLetterMetrics:
+    """The metrics of unusable clicks on their way out."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.sent = Counter(
+            "livevec_dead_letters_sent",
+            "Dead letters that their file or topic has taken from this process",
+            registry=registry,
+        )
+        self.waiting = Gauge(
+            "livevec_dead_letters_waiting", "Dead letters that wait in memory", registry=registry
+        )
+
+
 class DaemonMetrics:
     """The metrics of the daemon; `streamer.observer` sets them."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
+        self.dead_letters = DeadLetterMetrics(registry)
         counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
         by_reason = ["reason"]
         self.term = gauge("livevec_term", "Term under which the daemon writes")

@@ -17,9 +17,9 @@ from streamer.clock import Clock
 from streamer.config import Config
 from streamer.ledger import Ledger
 from streamer.publishing.publisher import Cut
-from streamer.sources.clicks import MAX_RAW_BYTES, ClickBatch, DeadLetter
+from streamer.sources.clicks import ClickBatch, DeadLetter
 from streamer.sources.contract import Source
-from streamer.sources.dead_letters import DeadLetters
+from streamer.sources.dead_letters import DeadLetterQueue
 from streamer.training.trainer import Trainer
 from streamer.windows.sessions import SessionWindows
 from streamer.windows.watermark import Watermarks
@@ -52,7 +52,7 @@ class Pipeline:
     def __init__(
         self,
         config: Config,
-        dead_letters: DeadLetters,
+        dead_letters: DeadLetterQueue,
         clock: Clock,
         start: Start,
     ) -> None:
@@ -79,6 +79,16 @@ class Pipeline:
     def clicks(self) -> int:
         """Clicks read since the space began."""
         return self.ledger.read
+
+    @property
+    def dead_letters(self) -> DeadLetterQueue:
+        """Where unusable clicks go."""
+        return self._dead_letters
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so many dead letters wait for a commit that reading must, too."""
+        return self._dead_letters.is_full
 
     @property
     def missing(self) -> int:
@@ -175,7 +185,7 @@ class Pipeline:
             "dead_letters_bytes": dead_letters_bytes,
             "marks": [[p.topic, p.number, mark] for p, mark in self.marks.items()],
         }
-        return Cut(sections, self.offsets, facts, self.clicks)
+        return Cut(sections, self.offsets, facts, self.clicks, self._dead_letters.deliver)
 
     def _apply_from(self, batch: ClickBatch, ids: Ids, partition: int, begin: int) -> int:
         """Apply the clicks from `begin` on for which there surely is room; return how many."""
@@ -242,7 +252,8 @@ class Pipeline:
             f"event time {batch.event_times_ms[click]} is over {limit:.0f} s ahead of its partition"
             "; put a file into the order of time, and where a stream really pauses for so long, "
             "raise sessions.max_jump_seconds",
-            batch.buffer[start : start + min(batch.record_lengths[click], MAX_RAW_BYTES)].tobytes(),
+            batch.buffer[start : start + batch.record_lengths[click]].tobytes(),
+            batch.key_at(int(batch.offsets[click])),
         )
 
 

@@ -8,7 +8,7 @@ Why a record is no click is one of `REASONS`.
 import csv
 import reprlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -41,7 +41,7 @@ REASONS = (EMPTY, NOT_UTF8, MALFORMED, NO_ITEM, LONG_ITEM, NO_USER, BAD_TIME)
 # A source gives this length to a record that it did not want to hold: only its head is there.
 TOO_LONG = -2
 MAX_RECORD_BYTES = 16 << 20
-MAX_RAW_BYTES = 4096  # of a dead letter
+MAX_RAW_BYTES = 4096  # of a record that is too long to hold, and of a dead letter in a file
 
 _DEFAULT_SESSION = config.Clicks.model_fields["session"].default
 
@@ -54,8 +54,12 @@ class DeadLetter:
     offset: int
     reason: str
     detail: str
-    raw: bytes
+    raw: bytes  # whole, but for a record of over `MAX_RECORD_BYTES`
     key: bytes | None = None  # of the Kafka record
+
+
+def _no_key(offset: int) -> None:
+    """Return the key of a record that is none of Kafka's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +84,15 @@ class ClickBatch:
     weights: NDArray[np.float32]  # (n,), scales the gradient of the click's pairs
     offsets: NDArray[np.int64]  # (n,)
     dead_letters: tuple[DeadLetter, ...] = ()
+    key_at: Callable[[int], bytes | None] = _no_key  # of the record at an offset
     filtered: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.offsets)
 
 
-class _Click(NamedTuple):
-    """One click that the slow path has read; an absent id is empty."""
+class Click(NamedTuple):
+    """One click that was read by itself; an absent id is empty."""
 
     item: bytes
     user: bytes
@@ -167,6 +172,10 @@ class Decoder(ABC):
             dead_letters=dead_letters,
         )
 
+    def read(self, raw: bytes) -> Click:
+        """Return one record as a click. Raises `InvalidEvent`."""
+        return self._read_one(raw, len(raw))
+
     def _read_flagged(
         self, partition: Partition, records: _Records, columns: _Columns
     ) -> tuple[NDArray[np.uint8], tuple[DeadLetter, ...]]:
@@ -180,7 +189,6 @@ class Decoder(ABC):
                 click = self._read_one(raw, int(records.lengths[i]))
             except InvalidEvent as error:
                 offset = int(records.offsets[i])
-                raw = raw[:MAX_RAW_BYTES]
                 dead_letters.append(DeadLetter(partition, offset, error.reason, error.detail, raw))
                 continue
             for row, text in enumerate(click[:3]):
@@ -193,7 +201,7 @@ class Decoder(ABC):
         joined = np.concatenate((records.buffer, np.frombuffer(found, np.uint8)))
         return joined, tuple(dead_letters)
 
-    def _read_one(self, raw: bytes, length: int) -> _Click:
+    def _read_one(self, raw: bytes, length: int) -> Click:
         if length == TOO_LONG:
             msg = f"expected at most {MAX_RECORD_BYTES} bytes, found more"
             raise InvalidEvent(MALFORMED, msg)
@@ -207,7 +215,7 @@ class Decoder(ABC):
             raise InvalidEvent(NOT_UTF8, msg) from error
         return self._read(text)
 
-    def _click(self, item: bytes, user: bytes, session: bytes, time: Any) -> _Click:
+    def _click(self, item: bytes, user: bytes, session: bytes, time: Any) -> Click:
         names = self._settings
         if not item:
             msg = f"expected an item in {names.item!r}, found none"
@@ -219,7 +227,7 @@ class Decoder(ABC):
             where = " or ".join(repr(name) for name in (names.user, names.session) if name)
             msg = f"expected a user or a session in {where}, found none"
             raise InvalidEvent(NO_USER, msg)
-        return _Click(item, user, session, self._time_ms(time))
+        return Click(item, user, session, self._time_ms(time))
 
     def _time_ms(self, value: Any) -> int:
         unit = self._settings.time_unit
@@ -235,7 +243,7 @@ class Decoder(ABC):
         """Read what is plain, and flag the rest."""
 
     @abstractmethod
-    def _read(self, text: str) -> _Click:
+    def _read(self, text: str) -> Click:
         """Read one record, plain or not. Raises `InvalidEvent`."""
 
 
@@ -255,7 +263,7 @@ class JsonDecoder(Decoder):
     def _parse(self, records: _Records, columns: _Columns) -> None:
         parse_json(*records[:3], self._names, self._name_ends, *columns)
 
-    def _read(self, text: str) -> _Click:
+    def _read(self, text: str) -> Click:
         try:
             record = self._json.decode(text)
         except (msgspec.DecodeError, RecursionError) as error:
@@ -295,7 +303,7 @@ class CsvDecoder(Decoder):
         delimiter = np.uint8(ord(self._delimiter))
         split_csv(*records[:3], self._layout, delimiter, *columns)
 
-    def _read(self, text: str) -> _Click:
+    def _read(self, text: str) -> Click:
         try:
             rows = list(csv.reader([text], delimiter=self._delimiter, strict=True))
         except csv.Error as error:

@@ -1,8 +1,10 @@
 """The source over Kafka."""
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -33,6 +35,12 @@ class _Fetched:
     partition: Partition
     records: Sequence[Any]
     next_offset: int
+
+    def key_at(self, offset: int) -> bytes | None:
+        """Return the key of the record at `offset`, which is one of these."""
+        found = bisect_left(self.records, offset, key=attrgetter("offset"))
+        key: bytes | None = self.records[found].key
+        return key
 
     def split(self, count: int) -> tuple["_Fetched", "_Fetched | None"]:
         """Return the first `count` records, and what is left of them, if any."""
@@ -265,7 +273,7 @@ class KafkaClicks:
         values = [record.value for record in fetched.records]
         lengths = np.array([NULL_LENGTH if v is None else len(v) for v in values], np.int64)
         sizes = np.maximum(lengths, 0)
-        return self._decoder.decode(
+        batch = self._decoder.decode(
             fetched.partition,
             np.frombuffer(bytearray().join(v or b"" for v in values), np.uint8),
             np.cumsum(sizes) - sizes,
@@ -273,6 +281,8 @@ class KafkaClicks:
             np.array([record.offset for record in fetched.records], np.int64),
             fetched.next_offset,
         )
+        letters = tuple(replace(one, key=fetched.key_at(one.offset)) for one in batch.dead_letters)
+        return replace(batch, key_at=fetched.key_at, dead_letters=letters)
 
     def _ends(self) -> dict[Partition, int]:
         """Return the end of each partition that has been fetched from; never blocks."""

@@ -9,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from state.offsets import Partition
-from streamer.errors import ConfigError
+from streamer.errors import ConfigError, InvalidEvent
 from streamer.settings import sources as config
 from streamer.sources.clicks import (
-    MAX_RAW_BYTES,
     REASONS,
     TOO_LONG,
     CsvDecoder,
@@ -287,10 +286,19 @@ def test_without_a_session_field_of_its_own_the_user_is_the_session(session):
     assert batch.session_keys.tolist() == [_key("u", USER)] * 2
 
 
-def test_a_dead_letter_keeps_the_head_of_its_bytes():
+def test_a_dead_letter_keeps_all_of_its_bytes():
     batch = _json(b"x" * 10_000)
 
-    assert batch.dead_letters[0].raw == b"x" * MAX_RAW_BYTES
+    assert batch.dead_letters[0].raw == b"x" * 10_000
+
+
+def test_a_record_that_is_read_by_itself_is_the_click_of_a_batch():
+    decoder = JsonDecoder(config.Clicks())
+
+    assert decoder.read(_record(session_id=7)) == (b"a", b"u", b"7", 5)
+    assert decoder.read(_record()) == (b"a", b"u", b"", 5)
+    with pytest.raises(InvalidEvent, match="found 0 bytes"):
+        decoder.read(b"")
 
 
 def test_a_record_of_which_only_the_head_is_there_is_malformed():
