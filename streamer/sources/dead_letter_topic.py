@@ -7,6 +7,7 @@ from itertools import islice
 
 import structlog
 
+from state.offsets import Partition
 from streamer.clock import Clock
 from streamer.config import Config
 from streamer.deadline import Deadline
@@ -169,6 +170,29 @@ def letters_kafka(config: Config, topic: str) -> tuple[KafkaSource, str]:
         return settings, "dead_letters"
     assert config.source.kafka is not None
     return config.source.kafka.model_copy(update={"topics": (topic,)}), "source.kafka"
+
+
+def from_headers(
+    headers: Iterable[tuple[str, bytes]], raw: bytes, key: bytes | None
+) -> tuple[DeadLetter, int]:
+    """Return the letter that a record of its topic is, and how many bytes there were of it.
+
+    A key that was cut is none. Raises `ValueError` for a record that is no letter.
+    """
+    said = {name: value.decode(errors="replace") for name, value in headers}
+    missing = [one for one in (REASON, DETAIL, TOPIC, PARTITION, OFFSET) if one not in said]
+    if missing:
+        msg = f"expected headers of a dead letter, found no {', '.join(missing)}"
+        raise ValueError(msg)
+    letter = DeadLetter(
+        Partition(said[TOPIC], int(said[PARTITION])),
+        int(said[OFFSET]),
+        said[REASON],
+        said[DETAIL],
+        raw,
+        None if KEY_BYTES in said else key,
+    )
+    return letter, int(said.get(RAW_BYTES, len(raw)))
 
 
 def _size(letter: DeadLetter) -> int:

@@ -167,19 +167,24 @@ class _Line(msgspec.Struct, omit_defaults=True):
     key_base64: str | None = None
 
 
-def to_line(letter: DeadLetter, at_most: int = MAX_RAW_BYTES) -> bytes:
-    """Return a letter as a line of JSON with at most so many bytes of the record."""
-    head, size = letter.raw[:at_most], len(letter.raw)
+def to_line(
+    letter: DeadLetter, at_most: int | None = MAX_RAW_BYTES, n_bytes: int | None = None
+) -> bytes:
+    """Return a letter as a line of JSON with at most so many bytes of its record.
+
+    `n_bytes` is how many there were, where `raw` does not hold them all.
+    """
+    head, size = letter.raw[:at_most], n_bytes or len(letter.raw)
     line = _Line(*letter.partition, letter.offset, letter.reason, letter.detail)
     line.raw, line.raw_base64 = _as_text(head)
-    line.raw_bytes = size if size > at_most else None
+    line.raw_bytes = size if size > len(head) else None
     if letter.key is not None:
         line.key, line.key_base64 = _as_text(letter.key)
     return msgspec.json.encode(line) + b"\n"
 
 
-def from_line(line: bytes) -> tuple[DeadLetter, bool]:
-    """Invert `to_line`; tell whether the record is there whole.
+def from_line(line: bytes) -> tuple[DeadLetter, int]:
+    """Return the letter of a line, and how many bytes there were of its record.
 
     Raises `ValueError` for a line that is no dead letter.
     """
@@ -195,7 +200,7 @@ def from_line(line: bytes) -> tuple[DeadLetter, bool]:
     key = _as_bytes(found.key, found.key_base64)
     place = Partition(found.topic, found.partition)
     letter = DeadLetter(place, found.offset, found.reason, found.detail, raw, key)
-    return letter, found.raw_bytes is None
+    return letter, found.raw_bytes or len(raw)
 
 
 def _as_text(content: bytes) -> tuple[str | None, str | None]:

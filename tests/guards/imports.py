@@ -15,6 +15,7 @@ COMPOSERS = {
     "ledger": 5,
     "pace": 5,
     "pipeline": 6,
+    "replay": 6,
     "health": 7,
     "observer": 7,
     "doubts": 7,

@@ -72,14 +72,16 @@ def test_a_long_record_is_cut_and_its_line_says_how_long_it_was(path):
 def test_a_letter_can_be_read_back_from_its_line(raw, key):
     letter = DeadLetter(PARTITION, 7, "malformed", "expected a JSON object", raw, key)
 
-    assert from_line(to_line(letter)) == (letter, True)
-    assert from_line(to_line(letter, at_most=0))[1] is (raw == b"")
+    assert from_line(to_line(letter)) == (letter, len(raw))
+    head, n_bytes = from_line(to_line(letter, at_most=1))
+    assert (head.raw, n_bytes) == (raw[:1], len(raw))
+    assert from_line(to_line(head, n_bytes=n_bytes)) == (head, n_bytes)
 
 
 def test_a_letter_of_a_line_that_has_no_key_yet_is_read_back():
     line = b'{"topic":"clicks","partition":2,"offset":7,"reason":"r","detail":"d","raw":"{"}'
 
-    assert from_line(line) == (DeadLetter(PARTITION, 7, "r", "d", b"{"), True)
+    assert from_line(line) == (DeadLetter(PARTITION, 7, "r", "d", b"{"), 1)
 
 
 @pytest.mark.parametrize(
