@@ -72,7 +72,9 @@ class Replay:
         finally:
             self._write_rest()
         if self._tempo.is_stopped:
-            log.warning("stopped_before_the_end", published=self._published.total(), then=self._go_on())
+            log.warning(
+                "stopped_before_the_end", published=self._published.total(), then=self._go_on()
+            )
         return self._summary(now_ms, self._clock.monotonic() - begun)
 
     def _items(self, now_ms: int) -> tuple[Iterable[Item], int]:
