@@ -273,6 +273,16 @@ def test_a_long_click_from_the_future_is_cut_as_other_dead_letters_are(run, tmp_
     assert json.loads(line)["raw"] == clicks[1].raw[:4096].decode()
 
 
+def test_a_click_from_the_future_keeps_the_key_of_its_record(run, tmp_path):
+    one = run([streams.Record(0, 0, b'{"user_id":"u","item_id":"i","ts":0}')], finish=False)
+    far = b'{"user_id":"u","item_id":"i","ts":%d}' % (streams.MAX_JUMP_MS * 9)
+    (batch,) = streams.batches(one._config, [streams.Record(0, 1, far)], repeat(1))
+    one.apply(dataclasses.replace(batch, key_at={1: b"ann"}.get))
+    one.cut()
+    (line,) = (tmp_path / "0" / "dead_letters.jsonl").read_text().splitlines()
+    assert json.loads(line)["key"] == "ann"
+
+
 def test_event_time_goes_on_while_the_store_is_full(run):
     step_ms = streams.MAX_JUMP_MS // 2
     clicks = [

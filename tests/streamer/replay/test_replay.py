@@ -15,6 +15,7 @@ from streamer.errors import BrokerError, ConfigError
 from streamer.replay import replay as replays
 from streamer.replay.options import ReplayOptions
 from streamer.replay.replay import Replay
+from streamer.sources import kafka_client
 from streamer.sources.clicks import DeadLetter
 from streamer.sources.dead_letter_topic import DeadLetterTopic
 from streamer.sources.dead_letters import from_line, to_line
@@ -143,6 +144,21 @@ def test_letters_of_a_topic_are_put_back(broker, new_topic, replay):
     assert found["u3"].value == letter(topic, 3, user="u3").raw
     assert summary["late"] == 20
     assert later["read"] == 0
+
+
+def test_letters_that_come_meanwhile_are_left_to_the_next_replay(
+    tmp_path, broker, new_topic, replay, monkeypatch
+):
+    topic = new_topic()
+    replay(write_json(tmp_path / "clicks.jsonl", clicks(30)), topic=topic)
+    ends = kafka_client.Consumer.end_offsets
+
+    def some_time_ago(self, places, **settings):
+        return {place: end // 2 for place, end in ends(self, places, **settings).items()}
+
+    monkeypatch.setattr(kafka_client.Consumer, "end_offsets", some_time_ago)
+
+    assert 10 < replay(f"topic:{topic}")["read"] <= 15
 
 
 def test_a_record_that_is_no_letter_is_left(broker, new_topic, replay, tmp_path):

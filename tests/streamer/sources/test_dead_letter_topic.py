@@ -5,6 +5,7 @@ import threading
 import time
 import uuid
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from streamer.errors import BrokerError, ConfigError, DeadLetterLimit
 from streamer.pipeline import Pipeline, Start
 from streamer.publishing.publisher import RETRY_SECONDS, Publisher
 from streamer.sources.clicks import DeadLetter, JsonDecoder
-from streamer.sources.dead_letter_topic import DeadLetterTopic
+from streamer.sources.dead_letter_topic import DeadLetterTopic, from_headers
 from streamer.sources.opening import open_dead_letters
 
 pytestmark = pytest.mark.kafka
@@ -178,6 +179,22 @@ def test_where_next_to_nothing_fits_the_headers_still_do(broker, new_topic, open
     assert (found.value, found.key, headers(found)["raw_bytes"]) == (b"", b"", "5000")
 
 
+def test_a_letter_is_read_back_from_its_record(broker, new_topic, open_letters):
+    letters = open_letters(topic := new_topic(**{"max.message.bytes": "20000"}))
+    sent = [letter(1, b"{", b"ann"), letter(2, b"x" * 30_000, b"k" * 5000)]
+    letters.append(sent)
+    letters.close()
+
+    whole, cut = [
+        from_headers(one.headers, one.value, one.key) for one in records(broker.bootstrap, topic)
+    ]
+
+    assert whole == (sent[0], 1)
+    assert cut == (replace(sent[1], raw=b"x" * 4096, key=None), 30_000)
+    with pytest.raises(ValueError, match=r"found no detail, topic, partition, offset"):
+        from_headers([("reason", b"r")], b"{", None)
+
+
 def test_so_many_bytes_may_wait_and_then_reading_must(new_topic, open_letters):
     letters = open_letters(new_topic(), letters={"max_waiting_bytes": 1 << 20})
 
@@ -254,6 +271,17 @@ def test_the_file_is_cut_back_and_kept_while_letters_go_to_a_topic(tmp_path, bro
     again = open_dead_letters(in_a_file, SystemClock(), stated)
     assert not again.is_rotated
     again.close()
+
+
+def test_a_file_that_was_rotated_away_is_stated_as_it_is(tmp_path, broker, new_topic):
+    (tmp_path / "dead-letters.jsonl").write_bytes(b"")
+    config = configured(broker.bootstrap, new_topic(), store={"directory": str(tmp_path)})
+
+    topic = open_dead_letters(config, SystemClock(), 500)
+    stated = topic.sync()
+    topic.close()
+
+    assert stated == 0
 
 
 def test_no_file_is_made_for_letters_that_go_to_a_topic(tmp_path, broker, new_topic):
