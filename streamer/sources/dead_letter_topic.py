@@ -51,6 +51,7 @@ class DeadLetterTopic(DeadLetterQueue):
         self._due: deque[DeadLetter] = deque()  # the writer's, to be sent before the commit
         self._due_bytes = 0
         self._sending = threading.Lock()
+        self._has_failed = False  # the last `deliver`
         self._is_closed = False
         settings, section = letters_kafka(config, self._topic)
         # A letter that is sent twice is no harm, and without sequence numbers each is either
@@ -90,15 +91,23 @@ class DeadLetterTopic(DeadLetterQueue):
         A letter leaves memory when it is taken, so that the next try sends only the others.
         """
         with self._sending:
-            self._deliver_by(Deadline(self._clock, float("inf")))
+            try:
+                self._deliver_by(Deadline(self._clock, float("inf")))
+            except NotDelivered:
+                self._has_failed = True
+                raise
+            self._has_failed = False
 
     def close(self) -> None:
-        """Send what is at hand, within `CLOSE_SECONDS`, and let go. Idempotent."""
+        """Send what is at hand, within `CLOSE_SECONDS`, and let go. Idempotent.
+
+        Where the topic has just taken nothing, that is not waited for once more.
+        """
         if self._is_closed:
             return
         self._is_closed = True
-        deadline = Deadline(self._clock, CLOSE_SECONDS)
-        if self._sending.acquire(timeout=CLOSE_SECONDS):
+        deadline = Deadline(self._clock, 0.0 if self._has_failed else CLOSE_SECONDS)
+        if self._sending.acquire(timeout=deadline.seconds_left()):
             try:
                 self.sync()
                 self._deliver_by(deadline)
@@ -110,19 +119,20 @@ class DeadLetterTopic(DeadLetterQueue):
 
     def _deliver_by(self, deadline: Deadline) -> None:
         while self._due:
-            sent = [(one, self._producer.send(self._record(one))) for one in self._chunk()]
-            for letter, sending in sent:
+            for letter, sending in list(self._sent()):
                 self._see_taken(letter, sending, deadline)
                 self._due.popleft()
                 self._due_bytes -= _size(letter)
                 self.n_sent += 1
 
-    def _chunk(self) -> Iterator[DeadLetter]:
+    def _sent(self) -> Iterator[tuple[DeadLetter, Sending]]:
+        """Send the first that are due, so many at once; none behind one that was refused."""
         n_bytes = 0
         for letter in islice(self._due, CHUNK_LETTERS):
             n_bytes += _size(letter)
-            yield letter
-            if n_bytes > CHUNK_BYTES:
+            sending = self._producer.send(self._record(letter))
+            yield letter, sending
+            if sending.is_refused or n_bytes > CHUNK_BYTES:
                 return
 
     def _see_taken(self, letter: DeadLetter, sending: Sending, deadline: Deadline) -> None:

@@ -51,9 +51,14 @@ class Sending:
         self._expected = expected
 
     @property
+    def is_refused(self) -> bool:
+        """Whether the record was not even sent."""
+        return isinstance(self._outcome, KafkaError)
+
+    @property
     def is_over(self) -> bool:
         """Whether `wait` would return or raise at once."""
-        return isinstance(self._outcome, KafkaError) or bool(self._outcome.is_done)
+        return self.is_refused or bool(self._outcome.is_done)
 
     def wait(self, seconds: float) -> None:
         """Return once the record is taken by all replicas; blocks for at most so long.
@@ -88,6 +93,8 @@ class Producer:
             check_client(settings)
             self.partitions, shared = _let_in(settings)
             self._producer = KafkaProducer(**{**shared, **_DEFAULTS, **configs})
+            for topic in (one for one, found in self.partitions.items() if found):
+                self._producer.partitions_for(topic)  # so that no send has to ask for them
         except ConfigError as error:
             faults = (fault.replace("source.kafka", section, 1) for fault in error.faults)
             raise ConfigError(*faults) from error
@@ -111,7 +118,7 @@ class Producer:
                 raise BrokerError(msg)
 
     def send(self, record: Record) -> Sending:
-        """Hand a record over; blocks only while the topic is not known, for `REQUEST_SECONDS`."""
+        """Hand a record over; blocks, for `REQUEST_SECONDS`, only where the topic is gone."""
         expected = f"topic {record.topic!r} at {self.where} to take a record"
         headers = [(name, value.encode()) for name, value in record.headers.items()]
         try:

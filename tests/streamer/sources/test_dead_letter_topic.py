@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka.errors import KafkaTimeoutError
 
 from state import lease, recovery
 from state.checkpoint import Checkpoints
@@ -17,11 +18,12 @@ from state.offsets import Offsets, Partition
 from state.publication import Publications
 from streamer import config as settings
 from streamer.clock import SystemClock
-from streamer.errors import BrokerError, ConfigError, DeadLetterLimit
+from streamer.errors import BrokerError, ConfigError, DeadLetterLimit, NotDelivered
 from streamer.pipeline import Pipeline, Start
 from streamer.publishing.publisher import RETRY_SECONDS, Publisher
 from streamer.sources.clicks import DeadLetter, JsonDecoder
 from streamer.sources.dead_letter_topic import DeadLetterTopic, from_headers
+from streamer.sources.kafka_producer import Sending
 from streamer.sources.opening import open_dead_letters
 
 pytestmark = pytest.mark.kafka
@@ -193,6 +195,25 @@ def test_a_letter_is_read_back_from_its_record(broker, new_topic, open_letters):
     assert cut == (replace(sent[1], raw=b"x" * 4096, key=None), 30_000)
     with pytest.raises(ValueError, match=r"found no detail, topic, partition, offset"):
         from_headers([("reason", b"r")], b"{", None)
+
+
+def test_where_the_topic_is_gone_a_try_asks_for_it_once(admin, new_topic, open_letters):
+    letters = open_letters(new_topic())
+    producer, asked = letters._producer, []
+
+    def send(record):
+        asked.append(record)
+        return Sending(KafkaTimeoutError("no metadata"), "the topic to take a record")
+
+    producer.send = send
+    letters.append([letter(1), letter(2), letter(3)])
+    letters.sync()
+
+    with pytest.raises(NotDelivered, match="no metadata; 3 wait in memory"):
+        letters.deliver()
+
+    assert len(asked) == 1
+    letters._due.clear()
 
 
 def test_so_many_bytes_may_wait_and_then_reading_must(new_topic, open_letters):
