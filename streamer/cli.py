@@ -1,6 +1,7 @@
 """Commands and exit codes; no logic."""
 
 import importlib.metadata
+import inspect
 import json
 import os
 import sys
@@ -21,6 +22,8 @@ from streamer.config import Config
 from streamer.daemon import Daemon, stop_on_signals
 from streamer.errors import BrokerError, ConfigError, DeadLetterLimit
 from streamer.logs import configure_logs, kernel_progress
+from streamer.replay.options import ReplayOptions
+from streamer.replay.replay import Replay
 from streamer.serving.app import serve as serve_queries
 from streamer.settings.presets import PRESETS, Preset, as_toml
 from streamer.sources.opening import check_source, open_source
@@ -99,6 +102,22 @@ def demo(
     """Watch vectors learn from generated traffic: no Kafka, no configuration, no internet."""
     summary = demonstration.run(port, seconds, is_quiet=as_json)
     print(json.dumps(summary) if as_json else _as_table(summary))
+
+
+def replay(**given: Any) -> None:
+    """Put repaired dead letters back into Kafka, or publish a file of clicks there."""
+    options = ReplayOptions(**given)
+    loaded = settings.load(options.config)
+    configure_logs(loaded.log)
+    one = Replay(loaded, options, SystemClock())
+    stop_on_signals(one.stop)
+    summary = one.run()
+    print(json.dumps(summary) if options.as_json else _as_table(summary))
+
+
+# The command takes an option for each field.
+replay.__signature__ = inspect.signature(ReplayOptions)  # type: ignore[attr-defined]
+app.command()(replay)
 
 
 @app.command("check-config")

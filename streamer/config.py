@@ -22,6 +22,7 @@ from pydantic_settings import (
 )
 
 from streamer.errors import ConfigError
+from streamer.settings.dead_letters import DeadLetters
 from streamer.settings.masking import MASK, is_secret, masked
 from streamer.settings.process import Log, Metrics, Serving
 from streamer.settings.sources import Clicks, Source
@@ -45,6 +46,7 @@ class Config(BaseSettings):
 
     source: Source = Source()
     clicks: Clicks = Clicks()
+    dead_letters: DeadLetters = DeadLetters()
     sessions: Sessions = Sessions()
     training: Training = Training()
     store: Store = Store()
@@ -77,6 +79,25 @@ class Config(BaseSettings):
             msg = (
                 "clicks.topics: expected topics of source.kafka.topics, or names of files of"
                 f" source.files.paths, found {', '.join(map(repr, unread))}"
+            )
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _letters_have_a_broker(self) -> Self:
+        topic, kafka = self.dead_letters.topic, self.source.kafka
+        if topic is None or self.dead_letters.bootstrap_servers is not None:
+            return self
+        if kafka is None:
+            msg = (
+                f"dead_letters.topic: expected a broker for topic {topic!r}, found neither"
+                " source.kafka nor dead_letters.bootstrap_servers"
+            )
+            raise ValueError(msg)
+        if topic in kafka.topics:
+            msg = (
+                f"dead_letters.topic: expected another topic than clicks are read from, found"
+                f" {topic!r} in source.kafka.topics, too"
             )
             raise ValueError(msg)
         return self

@@ -33,7 +33,7 @@ from streamer.pace import Pace
 from streamer.pipeline import Pipeline, Start
 from streamer.publishing.publisher import Committed, Publisher
 from streamer.sources.contract import Claim, Source
-from streamer.sources.dead_letters import DeadLetters
+from streamer.sources.opening import open_dead_letters
 from streamer.standby import Entered, Standby, enter
 
 log = structlog.get_logger()
@@ -41,7 +41,6 @@ log = structlog.get_logger()
 POLL_SECONDS = 0.1
 WAIT_SECONDS = 0.05
 EXIT_FORCED = 1
-DEAD_LETTERS = "dead-letters.jsonl"
 
 
 class Daemon:
@@ -207,12 +206,8 @@ class Daemon:
         return pipeline, publisher
 
     def _build(self, entered: Entered) -> Pipeline:
-        settings, found = self._config.clicks, entered.found
-        letters = DeadLetters(
-            self._config.store.directory / DEAD_LETTERS,
-            settings.max_dead_letters,
-            settings.max_dead_letter_share,
-        )
+        found = entered.found
+        letters = open_dead_letters(self._config, self._clock)
         self._closers.append(letters.close)
         entered.tenure.check()  # so what was opened is not the file of a newer term
         letters.truncate_to(
@@ -268,7 +263,7 @@ class Daemon:
             self.health.turn()
             renewal.check()
             publisher.tick()
-            if self._must_wait(publisher, obstacles):
+            if self._must_wait(pipeline, publisher, obstacles):
                 self._clock.sleep(WAIT_SECONDS)
                 continue
             n_read = pipeline.step(self._source, POLL_SECONDS, pace.allowance())
@@ -281,7 +276,7 @@ class Daemon:
                 return True
         return False
 
-    def _must_wait(self, publisher: Publisher, obstacles: Obstacles) -> bool:
+    def _must_wait(self, pipeline: Pipeline, publisher: Publisher, obstacles: Obstacles) -> bool:
         """Pause reading while too much is not durable, so that retention is never outrun."""
         if not publisher.must_wait:
             self._source.resume()
@@ -289,7 +284,11 @@ class Daemon:
             return False
         self._source.pause()
         n = publisher.uncommitted
-        obstacles.note(Obstacle.UNCOMMITTED, f"{n} clicks are not yet durable; reading is paused")
+        reason = f"{n} clicks are not yet durable; reading is paused"
+        if pipeline.is_full:
+            letters = pipeline.dead_letters
+            reason = f"{letters.n_waiting} dead letters wait for {letters.where}, and {reason}"
+        obstacles.note(Obstacle.UNCOMMITTED, reason)
         return True
 
     def _drain(
@@ -309,7 +308,7 @@ class Daemon:
             log.warning(
                 "dead_letters",
                 **summary["dead_lettered_by_reason"],
-                file=str(self._config.store.directory / DEAD_LETTERS),
+                where=pipeline.dead_letters.where,
             )
         log.info("drained", **summary)
         return summary

@@ -2,7 +2,9 @@
 
 StreamError
 ├── ConfigError        a setting, a path or an address cannot be used; exit 2
-├── BrokerError        Kafka cannot be reached or refuses us at start; exit 3
+├── BrokerError        Kafka cannot be reached or refuses us; exit 3
+│   ├── NotDelivered       dead letters that a generation counts; it is committed later
+│   └── RecordTooLarge     a record is larger than its topic takes; it is cut or left
 ├── SchemaUnavailable  a schema has not come yet; its records wait, and are tried again
 ├── InvalidEvent       bytes that are no click; become a dead letter
 ├── DeadLetterLimit    too many dead letters; exit 5
@@ -27,6 +29,14 @@ class ConfigError(StreamError):
 
 class BrokerError(StreamError):
     """Raised when Kafka cannot be reached at start, refuses us, or has lost what comes next."""
+
+
+class NotDelivered(BrokerError):
+    """Raised when Kafka does not take the dead letters that a generation counts."""
+
+
+class RecordTooLarge(BrokerError):
+    """Raised when a record is larger than its topic takes."""
 
 
 class SchemaUnavailable(StreamError):

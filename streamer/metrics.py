@@ -133,6 +133,20 @@ class StateMetrics:
         )
 
 
+class DeadLetterMetrics:
+    """The metrics of unusable clicks on their way out."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.sent = Counter(
+            "livevec_dead_letters_sent",
+            "Dead letters that their file or topic has taken from this process",
+            registry=registry,
+        )
+        self.waiting = Gauge(
+            "livevec_dead_letters_waiting", "Dead letters that wait in memory", registry=registry
+        )
+
+
 class DaemonMetrics:
     """The metrics of the daemon; `streamer.observer` sets them."""
 
@@ -140,6 +154,7 @@ class DaemonMetrics:
         self.registry = registry
         self.source = SourceMetrics(registry)
         self.state = StateMetrics(registry)
+        self.dead_letters = DeadLetterMetrics(registry)
         counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
         by_reason = ["reason"]
         self.clicks_read = counter("livevec_clicks_read", "Records read")

@@ -31,6 +31,7 @@ class Observer:
             counter.inc(total - self._seen.get((name, label), 0))
             self._seen[name, label] = total
         metrics.clicks_held.set(pipeline.windows.held)
+        metrics.dead_letters.waiting.set(pipeline.dead_letters.n_waiting)
         metrics.items.set(len(pipeline.store))
         metrics.max_items.set(pipeline.store.settings.max_items)
         metrics.windows_open.set(len(pipeline.windows))
@@ -107,6 +108,7 @@ class Observer:
             (metrics.clicks_applied, "applied", "", ledger.applied),
             (metrics.pairs, "pairs", "", ledger.pairs),
             (metrics.reset, "reset", "", self._pipeline.store.n_reset),
+            (metrics.dead_letters.sent, "sent", "", self._pipeline.dead_letters.n_sent),
         ]
         for name, counter, by_label in (
             ("filtered", metrics.clicks_filtered, ledger.filtered),

@@ -21,7 +21,7 @@ from streamer.ledger import Ledger
 from streamer.publishing.publisher import Cut
 from streamer.sources.clicks import ClickBatch, DeadLetter
 from streamer.sources.contract import Lag, Source
-from streamer.sources.dead_letters import DeadLetters
+from streamer.sources.dead_letters import DeadLetterQueue
 from streamer.training.pairs import TrainedPairs
 from streamer.training.trainer import Trainer
 from streamer.windows.alignment import Alignment
@@ -57,7 +57,7 @@ class Pipeline:
     def __init__(
         self,
         config: Config,
-        dead_letters: DeadLetters,
+        dead_letters: DeadLetterQueue,
         clock: Clock,
         start: Start,
         deaths: Deaths | None = None,
@@ -99,6 +99,16 @@ class Pipeline:
     def clicks(self) -> int:
         """Clicks read since the space began."""
         return self.ledger.read
+
+    @property
+    def dead_letters(self) -> DeadLetterQueue:
+        """Where unusable clicks go."""
+        return self._dead_letters
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so many dead letters wait for a commit that reading must, too."""
+        return self._dead_letters.is_full
 
     @property
     def missing(self) -> int:
@@ -212,7 +222,7 @@ class Pipeline:
             "dead_letters_bytes": dead_letters_bytes,
             "marks": [[p.topic, p.number, mark] for p, mark in self.marks().items()],
         }
-        return Cut(sections, self.offsets, facts, self.clicks)
+        return Cut(sections, self.offsets, facts, self.clicks, self._dead_letters.deliver)
 
     def marks(self) -> Mapping[Partition, str]:
         """Return what identifies the content before each position, of all sources ever read."""

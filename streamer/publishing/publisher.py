@@ -20,6 +20,7 @@ from state.versions import VersionName
 from streamer.clock import Clock
 from streamer.config import Config
 from streamer.deadline import Deadline
+from streamer.errors import NotDelivered
 from streamer.publishing.beside import Beside
 
 log = structlog.get_logger()
@@ -30,14 +31,23 @@ SLICE_SECONDS = 0.1
 T = TypeVar("T")
 
 
+def _nothing() -> None:
+    """Do what has to be done before the commit of most cuts."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """The state between two clicks, as copies that later clicks cannot touch."""
+    """The state between two clicks, as copies that later clicks cannot touch.
+
+    `deliver` sends the dead letters that it counts, beside the stream: they leave before the
+    commit. It raises `NotDelivered`.
+    """
 
     sections: Sections
     offsets: Offsets
     facts: dict[str, Any]
     clicks: int
+    deliver: Callable[[], None] = _nothing
 
 
 class Stream(Protocol):
@@ -46,6 +56,10 @@ class Stream(Protocol):
     @property
     def clicks(self) -> int:
         """Clicks read since the space began."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as much as may waits for a commit, so that reading must wait, too."""
 
     def cut(self) -> Cut:
         """Return the state as it stands; blocks for the length of the copy."""
@@ -99,6 +113,7 @@ class Publisher:
         self._cut_at = self._built_at = clock.monotonic()
         self._cut_clicks = self._committed_clicks = stream.clicks
         self._not_before = 0.0
+        self._failure: type[Exception] | None = None  # of the last commit, and already told
         self.committed: Committed | None = None
         self.published: Published | None = None
         self.on_commit: Callable[[Committed], None] = lambda committed: None
@@ -133,7 +148,8 @@ class Publisher:
     @property
     def must_wait(self) -> bool:
         """Whether reading must pause, so that the source's retention is never outrun."""
-        return self.uncommitted >= self._config.checkpoint.max_uncommitted
+        too_many = self.uncommitted >= self._config.checkpoint.max_uncommitted
+        return too_many or self._stream.is_full
 
     def begin(self, *, is_new: bool) -> None:
         """Commit where the stream begins, before its first click, if the state does not say so.
@@ -162,7 +178,8 @@ class Publisher:
         """Commit what is not committed, and publish it, before the deadline.
 
         `is_changed` says that the state has changed without a click since the last batch.
-        Called when the stream stands still. Raises `NoSpace` when the disk is still full.
+        Called when the stream stands still. Raises `NoSpace` when the disk is still full,
+        `NotDelivered` when Kafka still does not take the dead letters.
         """
         self._take_commit(deadline)
         is_due = is_changed or self.uncommitted or self._checkpoints.newest is None
@@ -190,6 +207,8 @@ class Publisher:
         behind = self._stream.clicks - self._cut_clicks
         if not behind or now < self._not_before:
             return False
+        if self._stream.is_full:
+            return True
         if now - self._cut_at >= settings.interval_seconds or behind >= settings.every_clicks:
             return True
         return not self._builder.is_busy and self._is_version_due(self._stream.clicks)
@@ -221,6 +240,7 @@ class Publisher:
         self._writer.start(lambda: self._commit(cut, started))
 
     def _commit(self, cut: Cut, started: float) -> Committed:
+        cut.deliver()
         name = self._checkpoints.commit(
             cut.sections,
             offsets=cut.offsets,
@@ -234,20 +254,23 @@ class Publisher:
     def _take_commit(self, deadline: Deadline | None = None) -> None:
         try:
             committed = _outcome(self._writer, deadline)
-        except NoSpace as error:
+        except (NoSpace, NotDelivered) as error:
             self._try_commit_again(error)
             return
         if committed is not None:
             self._note_commit(committed)
 
-    def _try_commit_again(self, error: NoSpace) -> None:
-        log.error("commit_failed", error=str(error), retry_seconds=RETRY_SECONDS)
+    def _try_commit_again(self, error: NoSpace | NotDelivered) -> None:
+        if type(error) is not self._failure:  # told once, however often it is tried
+            log.error("commit_failed", error=str(error), retry_seconds=RETRY_SECONDS)
+            self._failure = type(error)
         self._cut_clicks = self._committed_clicks
         self._not_before = self._clock.monotonic() + RETRY_SECONDS
 
     def _note_commit(self, committed: Committed) -> None:
         self.committed = committed
         self._committed_clicks = committed.clicks
+        self._failure = None
         log.info(
             "generation_committed",
             generation=str(committed.name),

@@ -13,7 +13,7 @@ from typing import Any
 
 from streamer.errors import InvalidEvent
 from streamer.sources.clicks import MALFORMED
-from streamer.sources.decoding import Decoder, Headers, as_text, content
+from streamer.sources.decoding import NO_HEADERS, Decoder, Headers, as_text, content
 from streamer.sources.json_clicks import json_object, json_value
 
 SPEC_VERSION = "1.0"
@@ -30,7 +30,8 @@ class CloudEventsDecoder(Decoder):
     headers (3. of the binding). Data that are not JSON are one text.
     """
 
-    def _fields(self, value: bytes | None, headers: Headers) -> Mapping[str, Any]:
+    def fields(self, value: bytes | None, headers: Headers = NO_HEADERS) -> Mapping[str, Any]:
+        """Return the attributes of an event, and its data. Raises `InvalidEvent`."""
         told = {name.lower(): one for name, one in headers if one is not None}
         content_type = as_text(told.get("content-type", b"")).strip()
         if content_type.lower().startswith(_MEDIA_TYPE):

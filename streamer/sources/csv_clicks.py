@@ -11,6 +11,7 @@ from streamer.errors import ConfigError, InvalidEvent
 from streamer.settings.clicks import ClickMapping, is_template, listed, template_parts
 from streamer.sources.clicks import MALFORMED, MAX_RECORD_BYTES
 from streamer.sources.decoding import (
+    NO_HEADERS,
     Columns,
     Decoder,
     Headers,
@@ -53,7 +54,8 @@ class CsvDecoder(Decoder):
         else:
             super()._parse(records, columns)
 
-    def _fields(self, value: bytes | None, headers: Headers) -> Mapping[str, Any]:
+    def fields(self, value: bytes | None, headers: Headers = NO_HEADERS) -> Mapping[str, Any]:
+        """Return the columns of the line. Raises `InvalidEvent`."""
         del headers
         text = as_text(content(value))
         try:

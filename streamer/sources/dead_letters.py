@@ -1,6 +1,7 @@
 """Where unusable clicks go, and the limit after which we stop."""
 
 import base64
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -10,53 +11,66 @@ import msgspec
 
 from state.append_log import AppendLog
 from state.errors import NoSpace
+from state.offsets import Partition
 from streamer.errors import DeadLetterLimit
 from streamer.sources.clicks import MAX_RAW_BYTES, DeadLetter
 
+FILE_NAME = "dead-letters.jsonl"
 
-class DeadLetters:
-    """One JSON line for each unusable click, in a file that is cut back with the state.
 
-    A restart replays the clicks behind the generation it restores, and would write their dead
-    letters again: `truncate_to` the length that the generation's manifest states comes first.
+class DeadLetterQueue(ABC):
+    """Where unusable clicks go; a subclass knows the place, and `where` names it.
+
+    Letters leave before the generation that counts them is committed: `sync`, at its cut, then
+    `deliver`, beside the stream. `is_rotated` says that what the manifest states of the letters
+    no longer holds, so that a new generation has to.
     """
 
-    def __init__(self, path: Path, max_count: int, max_share: float) -> None:
-        self._path = path
+    where: str
+    is_rotated = False
+
+    def __init__(self, max_count: int, max_share: float) -> None:
         self._max_count = max_count
         self._max_share = max_share
         self._last: DeadLetter | None = None
-        self.is_rotated = False  # the file is not the one whose length the manifest states
-        self._log = AppendLog(path)
-        self._waiting = bytearray()
+        self.n_sent = 0  # letters of this process that have left memory
 
+    @property
+    @abstractmethod
+    def n_waiting(self) -> int:
+        """Letters that wait in memory."""
+
+    @property
+    @abstractmethod
+    def is_full(self) -> bool:
+        """Whether as many letters wait as may, so that reading must wait, too."""
+
+    @abstractmethod
     def append(self, letters: Iterable[DeadLetter]) -> None:
-        """Add a line for each letter; durable after the next `sync`.
+        """Take letters, on the stream's thread; never waits for a disk or a broker."""
 
-        While the disk is full the lines wait in memory, and the stream goes on.
-        """
-        for letter in letters:
-            self._waiting += _line(letter)
-            self._last = letter
-        with suppress(NoSpace):
-            self._write()
-
+    @abstractmethod
     def sync(self) -> int:
-        """Make what was appended durable; return the length, for the manifest.
+        """Fix what the next `deliver` has to deliver; return the file's length, for the manifest.
 
-        Raises `NoSpace` while the disk is full.
+        Called at a cut, while no `deliver` is under way. Raises `NoSpace` while the disk is full.
         """
-        self._write()
-        return self._log.sync()
 
+    @abstractmethod
     def truncate_to(self, length: int, *, is_contested: bool = False) -> None:
-        """Forget what lies beyond `length`; called at a restore, before the first append.
+        """Forget what lies beyond `length` of the file; called at a restore, before `append`.
 
         The file of a contested directory is copied: the process that is superseded may go on to
         append to its own, or to cut it back.
         """
-        cut = self._log.replace_by_copy if is_contested else self._log.truncate_to
-        self.is_rotated = not cut(length)
+
+    @abstractmethod
+    def deliver(self) -> None:
+        """See that every letter up to the last `sync` has left; blocks. Raises `NotDelivered`."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go, soon, after what is at hand has left if it can. Idempotent."""
 
     def check(self, n_dead: int, n_read: int) -> None:
         """Raise `DeadLetterLimit` if `n_dead` of `n_read` clicks are more than is tolerated.
@@ -75,10 +89,63 @@ class DeadLetters:
             last = f"; the last is {self._last.reason} at {place}: {self._last.detail}"
         msg = (
             f"dead letters: expected at most {self._max_count} or {self._max_share:g} of the"
-            f" clicks, found {n_dead} of {n_read}{last}; see {str(self._path)!r}, then mend the"
+            f" clicks, found {n_dead} of {n_read}{last}; see {self.where}, then mend the"
             " producer or [clicks], or raise clicks.max_dead_letters"
         )
         raise DeadLetterLimit(msg)
+
+
+class DeadLetters(DeadLetterQueue):
+    """One JSON line for each unusable click, in a file that is cut back with the state.
+
+    A restart replays the clicks behind the generation it restores, and would write their dead
+    letters again: `truncate_to` the length that the generation's manifest states comes first.
+    """
+
+    def __init__(self, path: Path, max_count: int, max_share: float) -> None:
+        super().__init__(max_count, max_share)
+        self.where = repr(str(path))
+        self._log = AppendLog(path)
+        self._waiting = bytearray()
+        self._n_waiting = 0
+
+    @property
+    def n_waiting(self) -> int:
+        """Letters that wait for room on the disk."""
+        return self._n_waiting
+
+    @property
+    def is_full(self) -> bool:
+        """Return False: what waits for room on the disk is bounded by `max_uncommitted`."""
+        return False
+
+    def append(self, letters: Iterable[DeadLetter]) -> None:
+        """Add a line for each letter; durable after the next `sync`.
+
+        While the disk is full the lines wait in memory, and the stream goes on.
+        """
+        for letter in letters:
+            self._waiting += to_line(letter)
+            self._n_waiting += 1
+            self._last = letter
+        with suppress(NoSpace):
+            self._write()
+
+    def sync(self) -> int:
+        """Make what was appended durable; return the length, for the manifest.
+
+        Raises `NoSpace` while the disk is full.
+        """
+        self._write()
+        return self._log.sync()
+
+    def deliver(self) -> None:
+        """Do nothing: `sync` has seen to it."""
+
+    def truncate_to(self, length: int, *, is_contested: bool = False) -> None:
+        """Forget what lies beyond `length`."""
+        cut = self._log.replace_by_copy if is_contested else self._log.truncate_to
+        self.is_rotated = not cut(length)
 
     def close(self) -> None:
         """Release the file. Idempotent."""
@@ -90,19 +157,69 @@ class DeadLetters:
         if self._waiting:
             self._log.append(bytes(self._waiting))
             self._waiting.clear()
+            self.n_sent += self._n_waiting
+            self._n_waiting = 0
 
 
-def _line(letter: DeadLetter) -> bytes:
-    line: dict[str, str | int] = {
-        "topic": letter.partition.topic,
-        "partition": letter.partition.number,
-        "offset": letter.offset,
-        "reason": letter.reason,
-        "detail": letter.detail,
-    }
-    raw = letter.raw[:MAX_RAW_BYTES]
-    try:
-        line["raw"] = raw.decode()
-    except UnicodeDecodeError:
-        line["raw_base64"] = base64.b64encode(raw).decode()
+class _Line(msgspec.Struct, omit_defaults=True):
+    """A dead letter as a line of JSON; bytes that are no text are base64."""
+
+    topic: str
+    partition: int
+    offset: int
+    reason: str
+    detail: str
+    raw: str | None = None
+    raw_base64: str | None = None
+    raw_bytes: int | None = None  # how many there were, where `raw` is only their head
+    key: str | None = None
+    key_base64: str | None = None
+
+
+def to_line(
+    letter: DeadLetter, at_most: int | None = MAX_RAW_BYTES, n_bytes: int | None = None
+) -> bytes:
+    """Return a letter as a line of JSON with at most so many bytes of its record.
+
+    `n_bytes` is how many there were, where `raw` does not hold them all.
+    """
+    head, size = letter.raw[:at_most], n_bytes or len(letter.raw)
+    line = _Line(*letter.partition, letter.offset, letter.reason, letter.detail)
+    line.raw, line.raw_base64 = _as_text(head)
+    line.raw_bytes = size if size > len(head) else None
+    if letter.key is not None:
+        line.key, line.key_base64 = _as_text(letter.key)
     return msgspec.json.encode(line) + b"\n"
+
+
+def from_line(line: bytes) -> tuple[DeadLetter, int]:
+    """Return the letter of a line, and how many bytes there were of its record.
+
+    Raises `ValueError` for a line that is no dead letter.
+    """
+    try:
+        found = msgspec.json.decode(line, type=_Line)
+    except (msgspec.DecodeError, RecursionError) as error:
+        msg = f"expected a dead letter as a line of JSON: {error}"
+        raise ValueError(msg) from error
+    raw = _as_bytes(found.raw, found.raw_base64)
+    if raw is None:
+        msg = "expected raw or raw_base64, found neither"
+        raise ValueError(msg)
+    key = _as_bytes(found.key, found.key_base64)
+    place = Partition(found.topic, found.partition)
+    letter = DeadLetter(place, found.offset, found.reason, found.detail, raw, key)
+    return letter, found.raw_bytes or len(raw)
+
+
+def _as_text(content: bytes) -> tuple[str | None, str | None]:
+    try:
+        return content.decode(), None
+    except UnicodeDecodeError:
+        return None, base64.b64encode(content).decode()
+
+
+def _as_bytes(text: str | None, encoded: str | None) -> bytes | None:
+    if text is not None:
+        return text.encode()
+    return None if encoded is None else base64.b64decode(encoded, validate=True)

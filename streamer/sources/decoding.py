@@ -38,9 +38,8 @@ from streamer.sources.mapping import Click, ClickReader, Filtered
 
 Headers = Sequence[tuple[str, bytes | None]]  # of a Kafka record
 
+NO_HEADERS: Headers = ()
 NO_VALUE = -1  # the length of a record without a value
-
-_NO_HEADERS: Headers = ()
 _N_IDS = 4  # of a click: item, user, session, event
 _N_KERNEL_IDS = 3  # of those that a kernel finds
 _N_NAMES = 4  # of these and the time
@@ -101,7 +100,7 @@ class Decoder(ABC):
 
     def __init__(self, mapping: ClickMapping) -> None:
         self._mapping = mapping
-        self._reader = ClickReader(mapping)
+        self.reader = ClickReader(mapping)
         self._deaths = Deaths()
 
     def decode(  # noqa: PLR0913, PLR0917 - a batch of records is these columns
@@ -206,8 +205,8 @@ class Decoder(ABC):
             msg = f"expected at most {MAX_RECORD_BYTES} bytes, found more"
             raise InvalidEvent(MALFORMED, msg)
         value = records.raw(i) if length >= 0 else None
-        headers = records.headers[i] if records.headers else _NO_HEADERS
-        return self._reader.read(self._fields(value, headers))
+        headers = records.headers[i] if records.headers else NO_HEADERS
+        return self.reader.read(self.fields(value, headers))
 
     def _parse(self, records: Records, columns: Columns) -> None:
         """Read what is plain, and flag the rest; all of it where no kernel knows the format."""
@@ -215,14 +214,14 @@ class Decoder(ABC):
         columns.flags[:] = 1
 
     @abstractmethod
-    def _fields(self, value: bytes | None, headers: Headers) -> Mapping[str, Any]:
+    def fields(self, value: bytes | None, headers: Headers = NO_HEADERS) -> Mapping[str, Any]:
         """Return the fields of one record, plain or not. Raises `InvalidEvent`."""
 
 
 def _refuse() -> NoReturn:
     msg = (
-        f"the process died {DEATHS} times at this record; mend what it meets, then take it out of "
-        "deaths.json and put it back"
+        f"the process died {DEATHS} times at this record; mend what it meets, then put it back: "
+        "livevec replay --reason poison"
     )
     raise InvalidEvent(POISON, msg)
 

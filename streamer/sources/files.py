@@ -158,6 +158,23 @@ class FileSource(LocalSource):
             self._reader = None
 
 
+def read_header(path: Path, settings: config.FileSource) -> tuple[list[str], str] | None:
+    """Return the columns of a CSV and what is between them, or None for JSON lines.
+
+    Raises `ConfigError` when the file cannot be read, or its name says nothing.
+    """
+    if _format(path, settings) is None:
+        raise ConfigError(_unnamed(path))
+    if _format(path, settings) != "csv":
+        return None
+    lines = Lines(path, -1, is_growing=False)
+    try:
+        records = lines.read()
+    finally:
+        lines.close()
+    return ([], settings.delimiter) if records is None else _header(path, settings, records)
+
+
 class Fault(Enum):
     """What a script can do to a source."""
 
@@ -275,16 +292,22 @@ class _Reader:
 
     def _csv_decoder(self, records: Records) -> CsvDecoder:
         """Read the header: the line before offset 0."""
-        raw = records.split(1)[0]
-        start, length = int(raw.starts[0]), int(raw.lengths[0])
-        line = raw.buffer[start : start + length].tobytes() if raw.offsets[0] < 0 else b""
-        delimiter = _delimiter(self._path, self._settings)
-        try:
-            header = next(csv.reader([line.decode()], delimiter=delimiter, strict=True), [])
-        except (UnicodeDecodeError, csv.Error, TypeError, ValueError) as error:
-            msg = f"{self._path}: expected a header of CSV columns, found: {error}"
-            raise ConfigError(msg) from error
+        header, delimiter = _header(self._path, self._settings, records)
         return CsvDecoder(self._mapping, header, delimiter, str(self._path))
+
+
+def _header(path: Path, settings: config.FileSource, records: Records) -> tuple[list[str], str]:
+    """Return the columns in the line before offset 0, and what is between them."""
+    raw = records.split(1)[0]
+    start, length = int(raw.starts[0]), int(raw.lengths[0])
+    line = raw.buffer[start : start + length].tobytes() if raw.offsets[0] < 0 else b""
+    delimiter = _delimiter(path, settings)
+    try:
+        header = next(csv.reader([line.decode()], delimiter=delimiter, strict=True), [])
+    except (UnicodeDecodeError, csv.Error, TypeError, ValueError) as error:
+        msg = f"{path}: expected a header of CSV columns, found: {error}"
+        raise ConfigError(msg) from error
+    return header, delimiter
 
 
 def _format(path: Path, settings: config.FileSource) -> str | None:
@@ -311,14 +334,18 @@ def _faults(settings: config.FileSource, clicks: config.Clicks) -> Iterator[str]
         yield f"source.files.paths: expected different file names, found {name!r} twice; rename one"
     for path in settings.paths:
         if _format(path, settings) is None:
-            yield (
-                f"{path}: expected a name with {', '.join(_FORMATS)} in it, found {path.name!r};"
-                " set source.files.format"
-            )
+            yield _unnamed(path)
         elif _is_followed(path, settings) and is_compressed(path):
             yield f"{path}: expected a plain file to follow, found a compressed one; unpack it"
         else:
             yield from _content_faults(path, settings, clicks)
+
+
+def _unnamed(path: Path) -> str:
+    return (
+        f"{path}: expected a name with {', '.join(_FORMATS)} in it, found {path.name!r};"
+        " set source.files.format"
+    )
 
 
 def _content_faults(

@@ -12,6 +12,7 @@ from streamer.errors import InvalidEvent
 from streamer.settings.clicks import ClickMapping
 from streamer.sources.clicks import MALFORMED
 from streamer.sources.decoding import (
+    NO_HEADERS,
     Columns,
     Decoder,
     Headers,
@@ -41,7 +42,8 @@ class JsonDecoder(Decoder):
         else:
             super()._parse(records, columns)
 
-    def _fields(self, value: bytes | None, headers: Headers) -> Mapping[str, Any]:
+    def fields(self, value: bytes | None, headers: Headers = NO_HEADERS) -> Mapping[str, Any]:
+        """Return the members of the object. Raises `InvalidEvent`."""
         del headers
         return json_object(content(value))
 

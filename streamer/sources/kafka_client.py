@@ -50,9 +50,10 @@ OWNED: dict[str, Any] = {
 
 MINIMUM_REQUEST_TIMEOUT_MS = 5000
 CLOSE_TIMEOUT_SECONDS = 2.0
+SECTION = "source.kafka"  # of the configuration, as errors call it
 
 
-class _Explained:
+class Explained:
     """What kafka-python's clients can say of their connections."""
 
     _client: WatchedClient
@@ -65,7 +66,7 @@ class _Explained:
         return self._client.causes.last
 
 
-class Consumer(_Explained, KafkaConsumer):  # type: ignore[misc]  # kafka-python has no types
+class Consumer(Explained, KafkaConsumer):  # type: ignore[misc]  # kafka-python has no types
     """A consumer that can be told which record a position lies behind."""
 
     def seek_behind(self, partition: TopicPartition, offset: int, leader_epoch: int) -> None:
@@ -77,14 +78,14 @@ class Consumer(_Explained, KafkaConsumer):  # type: ignore[misc]  # kafka-python
         self._subscription.seek(partition, OffsetAndMetadata(offset, "", leader_epoch))
 
 
-class Admin(_Explained, KafkaAdminClient):  # type: ignore[misc]  # kafka-python has no types
+class Admin(Explained, KafkaAdminClient):  # type: ignore[misc]  # kafka-python has no types
     """A client for questions."""
 
 
-def check_client(settings: KafkaSource) -> None:
+def check_client(settings: KafkaSource, section: str = SECTION) -> None:
     """Raise `ConfigError` that lists each `client` setting that cannot be used."""
     faults = [
-        f"source.kafka.client.{name}: {_fault(name)}"
+        f"{name}: {_fault(name)}"
         for name in settings.client
         if name in OWNED or name not in KafkaConsumer.DEFAULT_CONFIG
     ]
@@ -92,24 +93,37 @@ def check_client(settings: KafkaSource) -> None:
         try:
             _typed(name, settings.client[name])
         except ValueError as error:
-            faults.append(f"source.kafka.client.{name}: {error}")
+            faults.append(f"{name}: {error}")
     faults += security_faults(settings.client)
     if faults:
-        raise ConfigError(*faults)
+        raise ConfigError(*(f"{section}.client.{fault}" for fault in faults))
 
 
-def connect(settings: KafkaSource) -> Any:
-    """Return a `Consumer` that has reached a broker.
+def connect(settings: KafkaSource, section: str = SECTION) -> Any:
+    """Return a `Consumer` that has reached a broker; see `connected`."""
+    return connected(Consumer, settings, section)
 
-    Blocks for at most `connect_timeout_seconds`, and no longer than until every server has
-    refused us for good. Raises `ConfigError` when kafka-python refuses the settings, and
-    `BrokerError` when no broker answers or lets us in.
+
+def connect_admin(
+    settings: KafkaSource, request_timeout_seconds: float, section: str = SECTION
+) -> Any:
+    """Return an `Admin` that has reached a broker; see `connected`."""
+    timeout_ms = int(request_timeout_seconds * 1000)
+    return connected(Admin, settings, section, request_timeout_ms=timeout_ms)
+
+
+def connected(kind: Any, settings: KafkaSource, section: str = SECTION, **configs: Any) -> Any:
+    """Return one of kafka-python's clients, a kind of `Explained`, that has reached a broker.
+
+    Of the settings it is given those that it knows, and `configs` before them. Blocks for at most
+    `connect_timeout_seconds`, and no longer than until every server has refused us for good.
+    Raises `ConfigError` when kafka-python refuses the settings, and `BrokerError` when no broker
+    answers or lets us in.
     """
-    return _connected(Consumer, settings, _configs(settings))
-
-
-def _connected(kind: Any, settings: KafkaSource, configs: dict[str, Any]) -> Any:
     started: list[WatchedClient] = []
+    known = {
+        name: value for name, value in _configs(settings).items() if name in kind.DEFAULT_CONFIG
+    }
 
     def client(**configs: Any) -> Any:
         # The constructor keeps its network thread when it fails; this is the way to end it.
@@ -117,29 +131,21 @@ def _connected(kind: Any, settings: KafkaSource, configs: dict[str, Any]) -> Any
         return started[-1]
 
     try:
-        return kind(kafka_client=client, **configs)
+        return kind(kafka_client=client, **{**known, **configs})
     except (KafkaConfigurationError, AssertionError, TypeError, ValueError) as error:
         _close(started)
         found = masked_text(str(error))
-        msg = f"source.kafka: expected settings that kafka-python accepts, found: {found}"
+        msg = f"{section}: expected settings that kafka-python accepts, found: {found}"
         raise ConfigError(msg) from error
     except (KafkaError, OSError) as error:
         _close(started)
         where = ", ".join(settings.bootstrap_servers)
         found = "".join(one.explain() for one in started) or f"the error: {masked_text(str(error))}"
         msg = (
-            f"source.kafka: expected a broker at {where} to let us in within "
+            f"{section}: expected a broker at {where} to let us in within "
             f"{settings.connect_timeout_seconds:g} s, found {found}"
         )
         raise BrokerError(msg) from error
-
-
-def connect_admin(settings: KafkaSource, request_timeout_seconds: float) -> Any:
-    """Return an `Admin` that has reached a broker; see `connect`."""
-    known = KafkaAdminClient.DEFAULT_CONFIG.keys()
-    configs = {name: value for name, value in _configs(settings).items() if name in known}
-    configs["request_timeout_ms"] = int(request_timeout_seconds * 1000)
-    return _connected(Admin, settings, configs)
 
 
 def _configs(settings: KafkaSource) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from kafka.structs import OffsetAndMetadata
 
 from state.offsets import Partition
 from streamer.settings.sources import KafkaSource
-from streamer.sources.kafka_client import connect_admin
+from streamer.sources.kafka_client import SECTION, connect_admin
 
 REQUEST_TIMEOUT_SECONDS = 3.0
 _UNKNOWN = -1
@@ -37,8 +37,8 @@ class Cluster:
     `streamer.sources.kafka_client.connect`. Every question may raise `KafkaError`.
     """
 
-    def __init__(self, settings: KafkaSource) -> None:
-        self._admin = connect_admin(settings, REQUEST_TIMEOUT_SECONDS)
+    def __init__(self, settings: KafkaSource, section: str = SECTION) -> None:
+        self._admin = connect_admin(settings, REQUEST_TIMEOUT_SECONDS, section)
 
     def topics(self, names: Iterable[str]) -> dict[str, Topic]:
         """Return those of the topics that exist and may be seen."""

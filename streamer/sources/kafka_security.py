@@ -24,7 +24,7 @@ _NOISE = re.compile(r"\[[\w: ]+\] | \(_ssl\.c:\d+\)")
 
 
 def security_faults(client: Mapping[str, Any]) -> list[str]:
-    """Return a fault, with its path, for each setting that cannot be right; never shows a secret.
+    """Return a fault, behind its name, for each setting that cannot be right; never shows a secret.
 
     Files are looked at, nobody is asked.
     """
@@ -45,7 +45,7 @@ def security_faults(client: Mapping[str, Any]) -> list[str]:
         faults += _faults_of_files(client)
     if not re.match(r"\w+://.", str(client.get("proxy_url", "socks5://host"))):
         faults.append("proxy_url: expected a URL like socks5://host:1080, found none")
-    return [f"source.kafka.client.{fault}" for fault in faults]
+    return faults
 
 
 def _faults_of_sasl(client: Mapping[str, Any], protocol: str) -> Iterator[str]:

@@ -108,6 +108,11 @@ class ClickReader:
             weight *= self._factor(_first(fields, self._weight))
         return Click(item, user, session, self._event_id_of(fields), time_ms, weight)
 
+    def time_place(self, fields: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the keys that lead to the event time of a click that `read` takes."""
+        here = next(path for path in self._time if _first(fields, (path,)) is not None)
+        return here.keys if here.keys and here.name not in fields else (here.name,)
+
     def _item_of(self, fields: Mapping[str, Any]) -> bytes:
         item = b""
         for one in self._items:

@@ -16,6 +16,7 @@ COMPOSERS = {
     "pace": 5,
     "standby": 5,
     "pipeline": 6,
+    "replay": 6,
     "health": 5,
     "observer": 7,
     "obstacles": 7,

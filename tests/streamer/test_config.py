@@ -56,6 +56,34 @@ def test_a_list_is_faulted_once(tmp_path, kinds, fault):
     assert len(raised.value.faults) == 1
 
 
+KAFKA = '[source.kafka]\nbootstrap_servers = ["a:1"]\ntopics = ["clicks"]\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ('[dead_letters]\ntopic = "letters"', "expected a broker for topic 'letters'"),
+        (f'{KAFKA}[dead_letters]\ntopic = "clicks"', "another topic than clicks are read from"),
+        ('[dead_letters]\nclient = {client_id = "x"}', "expected bootstrap_servers beside client"),
+    ],
+)
+def test_dead_letters_go_to_a_topic_of_their_own_on_a_broker_that_is_named(tmp_path, text, fault):
+    with pytest.raises(ConfigError, match=fault):
+        config.load(written(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'{KAFKA}[dead_letters]\ntopic = "letters"',
+        '[dead_letters]\ntopic = "letters"\nbootstrap_servers = ["a:1"]',
+        f'{KAFKA}[dead_letters]\ntopic = "clicks"\nbootstrap_servers = ["b:1"]',
+    ],
+)
+def test_dead_letters_may_go_to_a_topic(tmp_path, text):
+    assert config.load(written(tmp_path, text)).dead_letters.topic in {"letters", "clicks"}
+
+
 def test_the_environment_goes_before_the_file(tmp_path, monkeypatch):
     path = written(tmp_path, "[training]\ndim = 32\nwindow = 3\n")
     monkeypatch.setenv("LIVEVEC_TRAINING__DIM", "128")

@@ -7,8 +7,9 @@ from state.deaths import APPLYING, Deaths
 from state.errors import StateError, Superseded
 from state.offsets import Offsets, Partition
 from streamer.config import load
-from streamer.daemon import DEAD_LETTERS, Daemon
+from streamer.daemon import Daemon
 from streamer.errors import BrokerError, DeadLetterLimit
+from streamer.sources.dead_letters import FILE_NAME
 from streamer.standby import enter
 
 
@@ -17,7 +18,7 @@ def test_dead_letters_are_cut_back_only_while_the_term_holds(tmp_path, manual_cl
     config = load(None, store={"directory": tmp_path, "max_items": 100})
     daemon = Daemon(config, lambda: None, manual_clock)
     entered = enter(config, None, None)
-    path = tmp_path / DEAD_LETTERS
+    path = tmp_path / FILE_NAME
     path.write_bytes(b"of the successor\n")
     if is_superseded:
         hold = lease.overtake(tmp_path, lease.last_sign(tmp_path))
@@ -39,12 +40,12 @@ def test_the_dead_letters_of_a_contested_directory_are_another_file(tmp_path, ma
     paused.begin_term(None)
     daemon = Daemon(config, lambda: None, manual_clock)
     hold = lease.overtake(tmp_path, lease.last_sign(tmp_path))
-    with (tmp_path / DEAD_LETTERS).open("ab") as theirs:
+    with (tmp_path / FILE_NAME).open("ab") as theirs:
         entered = enter(config, None, _Ready(hold))
         daemon._build(entered)
         theirs.write(b"late\n")
 
-    assert (tmp_path / DEAD_LETTERS).read_bytes() == b""
+    assert (tmp_path / FILE_NAME).read_bytes() == b""
     daemon._close()
     entered.leave()
     paused.release()

@@ -12,6 +12,7 @@ from state.versions import open_version, read_current
 from streamer import config as settings
 from streamer.deadline import Deadline
 from streamer.pipeline import Pipeline, Start
+from streamer.publishing import publisher
 from streamer.publishing.beside import Beside
 from streamer.publishing.publisher import RETRY_SECONDS, Publisher
 from streamer.sources.dead_letters import DeadLetters
@@ -197,6 +198,41 @@ def test_a_full_disk_is_tried_again_and_reading_waits_meanwhile(run, tmp_path, m
     assert too_soon == 0
     assert committed_clicks(tmp_path / "state") == 300
     assert not running.publisher.must_wait
+
+
+def test_a_failure_is_told_once_until_a_commit_has_succeeded(run, monkeypatch):
+    running = run(checkpoint={"every_clicks": 100})
+    written, told = durable.write_section, []
+    monkeypatch.setattr(publisher.log, "error", lambda event, **said: told.append(event))
+
+    def full(path, section):
+        raise NoSpace(str(path))
+
+    for _ in range(2):
+        monkeypatch.setattr(durable, "write_section", full)
+        running.learn(100)
+        for _ in range(3):
+            running.settle()
+            running.clock.advance(RETRY_SECONDS + 0.1)
+        monkeypatch.setattr(durable, "write_section", written)
+        running.settle()
+
+    assert told == ["commit_failed"] * 2
+    assert running.publisher.uncommitted == 0
+
+
+def test_where_letters_fill_what_may_wait_reading_pauses_and_a_commit_is_due(run, monkeypatch):
+    running = run(checkpoint={"every_clicks": 10**6, "interval_seconds": 1e6})
+    running.learn(10)
+    running.settle()
+    quiet = running.publisher.committed.clicks
+    monkeypatch.setattr(DeadLetters, "is_full", True)
+
+    waits = running.publisher.must_wait
+    running.settle()
+
+    assert (quiet, waits) == (0, True)
+    assert running.publisher.committed.clicks == 10
 
 
 def test_a_superseded_term_is_told_on_the_streams_thread(run, tmp_path):

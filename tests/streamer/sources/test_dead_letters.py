@@ -5,10 +5,11 @@ import json
 
 import pytest
 
+from state.errors import NoSpace
 from state.offsets import Partition
 from streamer.errors import DeadLetterLimit
 from streamer.sources.clicks import DeadLetter
-from streamer.sources.dead_letters import DeadLetters
+from streamer.sources.dead_letters import DeadLetters, from_line, to_line
 
 PARTITION = Partition("clicks", 2)
 
@@ -65,6 +66,69 @@ def test_bytes_that_are_no_text_are_base64(path):
     (line,) = _lines(path)
     assert base64.b64decode(line["raw_base64"]) == b"\xff\x00"
     assert "raw" not in line
+
+
+def test_a_long_record_is_cut_and_its_line_says_how_long_it_was(path):
+    letters = DeadLetters(path, 0, 0.0)
+    letters.append([_letter(raw=b"x" * 4096), _letter(raw=b"y" * 4097)])
+    letters.close()
+
+    whole, cut = _lines(path)
+    assert (whole["raw"], whole.get("raw_bytes")) == ("x" * 4096, None)
+    assert (cut["raw"], cut["raw_bytes"]) == ("y" * 4096, 4097)
+
+
+@pytest.mark.parametrize("key", [None, b"ann", b"", b"\xff"])
+@pytest.mark.parametrize("raw", [b"{", b"", b"\xff\x00", "é\n".encode()])
+def test_a_letter_can_be_read_back_from_its_line(raw, key):
+    letter = DeadLetter(PARTITION, 7, "malformed", "expected a JSON object", raw, key)
+
+    assert from_line(to_line(letter)) == (letter, len(raw))
+    head, n_bytes = from_line(to_line(letter, at_most=1))
+    assert (head.raw, n_bytes) == (raw[:1], len(raw))
+    assert from_line(to_line(head, n_bytes=n_bytes)) == (head, n_bytes)
+
+
+def test_a_letter_of_a_line_that_has_no_key_yet_is_read_back():
+    line = b'{"topic":"clicks","partition":2,"offset":7,"reason":"r","detail":"d","raw":"{"}'
+
+    assert from_line(line) == (DeadLetter(PARTITION, 7, "r", "d", b"{"), 1)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"[]",
+        b'{"user_id":"u","item_id":"i","ts":5}',
+        b'{"topic":"clicks","partition":2,"offset":7,"reason":"r","detail":"d"}',
+        b'{"topic":"c","partition":2,"offset":7,"reason":"r","detail":"d","raw_base64":"!"}',
+        b'{"topic":"c","partition":"2","offset":7,"reason":"r","detail":"d","raw":"{"}',
+        b"[" * 10_000,
+    ],
+)
+def test_a_line_that_is_no_letter_is_told(line):
+    with pytest.raises(ValueError, match=r"expected|base64"):
+        from_line(line)
+
+
+def test_letters_that_have_left_and_that_wait_are_counted(path, monkeypatch):
+    letters = DeadLetters(path, 0, 0.0)
+    letters.append([_letter(1), _letter(2)])
+    before = (letters.n_sent, letters.n_waiting)
+
+    def full(content):
+        raise NoSpace
+
+    monkeypatch.setattr(letters._log, "append", full)
+    letters.append([_letter(3)])
+    meanwhile = (letters.n_sent, letters.n_waiting)
+    monkeypatch.undo()
+    letters.sync()
+    letters.close()
+
+    assert (before, meanwhile) == ((2, 0), (2, 1))
+    assert (letters.n_sent, letters.n_waiting) == (3, 0)
 
 
 def test_a_restore_cuts_back_what_will_be_written_again(path):

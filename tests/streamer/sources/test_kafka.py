@@ -69,6 +69,22 @@ def test_records_without_key_or_value_are_counted(new_topic, producer, open_sour
     assert sum(batch.n_read for batch in batches) == 3
 
 
+def test_a_batch_knows_the_keys_of_its_records(new_topic, producer, open_source):
+    topic = new_topic()
+    keys = [b"a", None, b"", b"d"]
+    for number, key in enumerate(keys):
+        value = click(number) if number != 3 else b"{"
+        producer.send(topic, key=key, value=value, partition=0)
+    producer.flush()
+
+    batches = read_to_end(open_source(topic), max_clicks=3)
+
+    found = {int(at): batch.key_at(int(at)) for batch in batches for at in batch.offsets}
+    assert found == {0: b"a", 1: None, 2: b""}
+    (letter,) = [letter for batch in batches for letter in batch.dead_letters]
+    assert (letter.offset, letter.key) == (3, b"d")
+
+
 def test_what_is_no_click_becomes_a_dead_letter_with_its_place(new_topic, producer, open_source):
     topic = new_topic(2)
     send(producer, topic, [click(0), b"{no json", click(2)], 1)

@@ -54,7 +54,7 @@ def test_a_whole_login_has_no_fault(mechanism):
 def test_a_fault_has_its_path_and_shows_no_secret(change, fault):
     (found,) = security_faults({**PLAIN, **change})
 
-    assert found.startswith(f"source.kafka.client.{fault}")
+    assert found.startswith(fault)
     assert "sesame" not in found
     assert "12345" not in found
 
@@ -75,7 +75,7 @@ def test_a_file_that_is_missing_or_no_pem_is_named(tmp_path, protocol, name):
     for path, reason in ((missing, "no such file"), (wrong, "")):
         (found,) = security_faults({**PLAIN, "security_protocol": protocol, name: str(path)})
 
-        assert found.startswith(f"source.kafka.client.{name}: expected a PEM file of ")
+        assert found.startswith(f"{name}: expected a PEM file of ")
         assert f"at '{path}', found: {reason}" in found
 
 
@@ -85,7 +85,7 @@ def test_a_certificate_without_its_key_is_a_fault_and_asks_no_terminal(tmp_path)
 
     (found,) = security_faults({"security_protocol": "SSL", "ssl_certfile": str(path)})
 
-    assert found.startswith("source.kafka.client.ssl_certfile: expected a PEM file of a certific")
+    assert found.startswith("ssl_certfile: expected a PEM file of a certific")
 
 
 @pytest.mark.parametrize(
