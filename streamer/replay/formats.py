@@ -124,7 +124,7 @@ def format_of_file(path: Path, files: FileSource, mapping: ClickMapping) -> Form
 
     Raises `ConfigError` if it cannot be read, or its mapping is not that of what we write.
     """
-    header = read_header(path, files)
+    header = read_header(path, files, mapping)
     if header is None:
         return format_of_topic(path.name, mapping)
     if mapping.format != "json":

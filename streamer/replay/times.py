@@ -11,6 +11,7 @@ from streamer.sources.mapping import Click
 
 _PER_SECOND = {"s": 1, "ms": 1000, "us": 1_000_000, "ns": 1_000_000_000}
 _FRACTION = re.compile(r"[.,]\d+")
+_DATE_END = len("2026-01-31")
 _SECONDS_END = len("2026-01-31T12:00:00")
 _EXACT = Context(prec=100)  # more digits than a time may have
 
@@ -21,7 +22,7 @@ def is_number(unit: str) -> bool:
 
 
 def moved_time(text: str, unit: str, seconds: int) -> str:
-    """Return a time so many whole seconds later, its fraction and zone as they were.
+    """Return a time so many whole seconds later, its fraction, zone and separator as they were.
 
     >>> moved_time("1506826800.026", "s", 10), moved_time("2017-10-01T03:00:00.026Z", "iso8601", 1)
     ('1506826810.026', '2017-10-01T03:00:01.026Z')
@@ -33,6 +34,8 @@ def moved_time(text: str, unit: str, seconds: int) -> str:
     time = datetime.fromisoformat(text).replace(microsecond=0) + timedelta(seconds=seconds)
     plain = time.isoformat()
     zone = "Z" if text[-1] in "Zz" else plain[_SECONDS_END:]
+    between = text[_DATE_END] if text[_DATE_END:].startswith(("t", " ")) else "T"
+    plain = plain[:_DATE_END] + between + plain[_DATE_END + 1 :]
     return plain[:_SECONDS_END] + (fraction[0] if fraction else "") + zone
 
 

@@ -17,6 +17,7 @@ from state.offsets import Offsets, Partition
 from streamer.clock import Clock
 from streamer.errors import ConfigError
 from streamer.settings import sources as config
+from streamer.settings.clicks import ClickMapping
 from streamer.sources.clicks import ClickBatch
 from streamer.sources.contract import Claim, Lag, LocalSource
 from streamer.sources.csv_clicks import CsvDecoder
@@ -158,14 +159,16 @@ class FileSource(LocalSource):
             self._reader = None
 
 
-def read_header(path: Path, settings: config.FileSource) -> tuple[list[str], str] | None:
-    """Return the columns of a CSV and what is between them, or None for JSON lines.
+def read_header(
+    path: Path, settings: config.FileSource, mapping: ClickMapping
+) -> tuple[list[str], str] | None:
+    """Return the columns of a CSV and what is between them, or None for other lines.
 
     Raises `ConfigError` when the file cannot be read, or its name says nothing.
     """
     if _format(path, settings) is None:
         raise ConfigError(_unnamed(path))
-    if _format(path, settings) != "csv":
+    if not _is_csv(path, settings, mapping):
         return None
     lines = Lines(path, -1, is_growing=False)
     try:
@@ -233,8 +236,7 @@ class _Reader:
         self._mapping = clicks.of_topic(path.name)
         self._start = start
         self._mark = mark
-        # A format of events says more than the name of a file: those have no header.
-        is_csv = _format(path, settings) == "csv" and self._mapping.format in {"json", "avro"}
+        is_csv = _is_csv(path, settings, self._mapping)
         self._decoder: Decoder | None = None if is_csv else line_decoder(self._mapping)
         self._lines = Lines(path, -1 if is_csv else 0, _is_followed(path, settings), start)
 
@@ -313,6 +315,11 @@ def _header(path: Path, settings: config.FileSource, records: Records) -> tuple[
 def _format(path: Path, settings: config.FileSource) -> str | None:
     name = path.with_suffix("") if is_compressed(path) else path
     return _FORMATS.get(name.suffix.lower()) if settings.format == "auto" else settings.format
+
+
+def _is_csv(path: Path, settings: config.FileSource, mapping: ClickMapping) -> bool:
+    # A format of events says more than the name of a file: those have no header.
+    return _format(path, settings) == "csv" and mapping.format in {"json", "avro"}
 
 
 def _mark(crc: int) -> str:

@@ -157,7 +157,7 @@ def test_a_broker_that_dies_on_the_way_is_told_with_how_to_go_on(livevec, broker
     arguments = ("replay", str(path), "--topic", "clicks", "--json")
 
     running = livevec.start(*arguments, "--rate", "1000")
-    wait_for(lambda: records_in(own.bootstrap, "clicks", 1) > 0, "the first records")
+    wait_for(lambda: records_in(own.bootstrap, "clicks", 1) > 500, "the first records")
     own.kill()
     first = running.ended()
     own.start()

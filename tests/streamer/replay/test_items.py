@@ -1,5 +1,6 @@
 """What becomes of each letter, and of each line of a file of clicks."""
 
+import base64
 import gzip
 import json
 from dataclasses import replace
@@ -8,6 +9,7 @@ import pytest
 
 from state.offsets import Partition
 from streamer import config as settings
+from streamer.errors import ConfigError
 from streamer.replay.items import Choice, ClickFile, MendedLetters
 from streamer.replay.letters import NO_LETTER, are_letters, letters_of_file
 from streamer.sources.clicks import DeadLetter
@@ -81,6 +83,53 @@ def test_a_mapping_that_was_corrected_mends_letters(mended):
     (item,) = mended(letter(raw=raw, reason="no_item"), config=config)
 
     assert json.loads(item.record.value) == {"user_id": "ann", "sku": "i", "ts": NOW_MS // 1000}
+
+
+CALL = '{"type":"%s","event":"%s","userId":"u","properties":{"product_id":"p"},"timestamp":"%s"}'
+CALLS = [
+    (CALL % one).encode()
+    for one in (
+        ("track", "view", "2026-01-01"),
+        ("track", "cart", "2026-01-01"),
+        ("page", "view", "2026-01-01"),
+    )
+]
+
+
+@pytest.fixture
+def of_calls():
+    """Return settings under which one topic has calls, and another clicks."""
+    kafka = {"bootstrap_servers": ["a:1"], "topics": ["clicks", "calls"]}
+    clicks = {"topics": {"calls": {"preset": "segment", "types": {"view": 1.0}}}}
+    return settings.load(None, source={"kafka": kafka}, clicks=clicks)
+
+
+def test_each_letter_is_read_under_the_mapping_of_its_topic(mended, of_calls):
+    letters = [letter(at, raw, topic="calls") for at, raw in enumerate(CALLS)]
+
+    items = mended(*letters, letter(9, GOOD), config=of_calls)
+
+    assert [item.reason for item in items] == ["", "unlisted_type", "other_kind", ""]
+    assert items[0].record.key == b"u"
+    assert json.loads(items[0].record.value)["timestamp"].startswith("2027-")
+
+
+def test_letters_are_not_put_where_they_would_be_no_clicks(mended, of_calls):
+    with pytest.raises(ConfigError, match="in the mapping of topic 'clicks'"):
+        mended(letter(1, CALLS[0], topic="calls"), config=of_calls, topic="clicks")
+
+
+def test_a_letter_whose_time_cannot_be_moved_is_left_or_keeps_it(mended):
+    config = settings.load(None, clicks={"preset": "cloudevents", "time": "data.at"})
+    data = b'{"user_id":"u","item_id":"i","at":"2017-10-01T03:00:00Z"}'
+    event = {"specversion": "1.0", "id": "1", "source": "s", "type": "t"}
+    raw = json.dumps({**event, "data_base64": base64.b64encode(data).decode()}).encode()
+
+    (left,) = mended(letter(raw=raw), config=config)
+    (kept,) = mended(letter(raw=raw), config=config, keep_times=True)
+
+    assert (left.record, left.reason) == (None, "fixed_time")
+    assert kept.record.value == raw
 
 
 def test_only_reasons_that_are_asked_for_are_put_back(mended):
@@ -173,6 +222,16 @@ def test_json_lines_are_published_as_they_are_and_from_a_line_on(tmp_path):
     assert clicks.count() == 1
     assert (item.at, item.record.value) == (1, b' {"user_id":1,"item_id":"j", "ts":6}')
     assert item.record.key == b"1"
+
+
+def test_a_file_is_of_the_kind_of_its_topic(tmp_path, of_calls):
+    path = tmp_path / "calls.jsonl"
+    path.write_bytes(b"\n".join(CALLS))
+
+    first, second, third = ClickFile(path, of_calls, "calls", 0)
+
+    assert (first.record.value, first.record.key) == (CALLS[0], b"u")
+    assert (second.reason, third.reason) == ("unlisted_type", "other_kind")
 
 
 def test_a_file_of_letters_is_told_from_one_of_clicks(tmp_path):
