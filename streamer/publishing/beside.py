@@ -1,5 +1,6 @@
 """One piece of work at a time on a thread beside the stream."""
 
+import queue
 import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -10,47 +11,53 @@ T = TypeVar("T")
 class Beside(Generic[T]):
     """Runs work on a thread of its own, and hands its result or its error to the stream's thread.
 
-    The thread is a daemon: a process that is told to stop does not wait for a build, whose
-    half-written files the next start collects.
+    It is the same thread for all work: what libraries keep for each thread, FAISS's OpenMP 2 MiB of
+    it, is kept once (`make soak`). The thread is a daemon: a process that is told to stop does not
+    wait for a build, whose half-written files the next start collects.
     """
 
     def __init__(self, name: str) -> None:
-        self._name = name
-        self._thread: threading.Thread | None = None
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._work: queue.SimpleQueue[Callable[[], T]] = queue.SimpleQueue()
+        self._is_done = threading.Event()
+        self._is_busy = False
         self._result: T | None = None
         self._error: Exception | None = None
 
     @property
     def is_busy(self) -> bool:
         """Whether work was started whose outcome has not been taken."""
-        return self._thread is not None
+        return self._is_busy
 
     def start(self, work: Callable[[], T]) -> None:
         """Begin `work`; nothing else is under way."""
-        assert self._thread is None
-        self._thread = threading.Thread(target=self._run, args=(work,), name=self._name)
-        self._thread.daemon = True
-        self._thread.start()
+        assert not self._is_busy
+        self._is_busy = True
+        self._is_done.clear()
+        if self._thread.ident is None:
+            self._thread.start()
+        self._work.put(work)
 
     def take(self, timeout_seconds: float = 0.0) -> T | None:
         """Return the outcome, raise its error, or return None if there is none yet.
 
         Blocks for at most `timeout_seconds`.
         """
-        if self._thread is None:
+        if not self._is_busy or not self._is_done.wait(timeout_seconds):
             return None
-        self._thread.join(timeout_seconds)
-        if self._thread.is_alive():
-            return None
-        self._thread = None
+        self._is_busy = False
         error, result = self._error, self._result
         self._error = self._result = None
         if error is not None:
             raise error
         return result
 
-    def _run(self, work: Callable[[], T]) -> None:
-        try:
-            self._result = work()
-        except Exception as error:
-            self._error = error
+    def _run(self) -> None:
+        while True:
+            work = self._work.get()
+            try:
+                self._result = work()
+            except Exception as error:
+                self._error = error
+            del work  # and what it holds, a copy of the state say, while there is nothing to do
+            self._is_done.set()
