@@ -263,11 +263,13 @@ class Daemon:
             self.health.turn()
             renewal.check()
             publisher.tick()
+            n_read = 0
             if self._must_wait(pipeline, publisher, obstacles):
                 self._clock.sleep(WAIT_SECONDS)
-                continue
-            n_read = pipeline.step(self._source, POLL_SECONDS, pace.allowance())
-            pace.took(n_read)
+                pipeline.wait(self._source)
+            else:
+                n_read = pipeline.step(self._source, POLL_SECONDS, pace.allowance())
+                pace.took(n_read)
             trouble = self._source.trouble()
             obstacles.note(Obstacle.BROKER, trouble)
             self._observer.batch(publisher, is_broker_up=trouble is None)

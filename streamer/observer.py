@@ -37,7 +37,8 @@ class Observer:
         metrics.windows_open.set(len(pipeline.windows))
         metrics.state.uncommitted.set(publisher.uncommitted)
         metrics.source.broker_up.set(is_broker_up)
-        metrics.source.poll_seconds.observe(pipeline.poll_seconds)
+        if pipeline.poll_seconds is not None:
+            metrics.source.poll_seconds.observe(pipeline.poll_seconds)
         if pipeline.batch_seconds is not None:
             metrics.batch_seconds.observe(pipeline.batch_seconds)
         if pipeline.lag.clicks is not None:

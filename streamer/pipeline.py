@@ -92,7 +92,7 @@ class Pipeline:
         self._ended: set[Partition] = set()
         self.last_read: Partition | None = None
         self.lag = Lag(None)
-        self.poll_seconds = 0.0
+        self.poll_seconds: float | None = None
         self.batch_seconds: float | None = None
 
     @property
@@ -142,6 +142,11 @@ class Pipeline:
         if before is not None and after is not None:
             self._alignment.took(batch.n_read, after - before)
         return batch.n_read
+
+    def wait(self, source: Source) -> None:
+        """Look how far the source is behind, without reading; instead of a step."""
+        self.lag = source.lag()
+        self.poll_seconds = self.batch_seconds = None
 
     def apply(self, batch: ClickBatch) -> None:
         """Apply one batch: count it, place its clicks, train their tiles, advance the offsets.
@@ -222,19 +227,25 @@ class Pipeline:
             "dead_letters_bytes": dead_letters_bytes,
             "marks": [[p.topic, p.number, mark] for p, mark in self.marks().items()],
         }
-        return Cut(sections, self.offsets, facts, self.clicks, self._dead_letters.deliver)
+        return Cut(sections, self._positions(), facts, self.clicks, self._dead_letters.deliver)
 
     def marks(self) -> Mapping[Partition, str]:
         """Return what identifies the content before each position, of all sources ever read."""
         return {**self._marks, **(self._source.marks() if self._source is not None else {})}
 
+    def _positions(self) -> Offsets:
+        """Return where reading goes on: a source may have moved where nothing could be read."""
+        if self._source is None:
+            return self.offsets
+        return Offsets({**self.offsets, **self._source.position()})
+
     def _align(self, source: Source, max_clicks: int) -> int:
         """Let partitions that run ahead wait; return how many clicks to read at most."""
         self.lag = source.lag()
         times = {p: self.watermarks.event_time_ms(p) for p in self.lag.by_partition}
-        known = {partition: time for partition, time in times.items() if time is not None}
         now = self._clock.monotonic()
-        source.hold_back(self._alignment.ahead(known, self.lag.is_readable, now))
+        ahead = self._alignment.ahead(times, self.offsets, self.lag.is_readable, now)
+        source.hold_back(ahead)
         return self._alignment.max_clicks(max_clicks)
 
     def _count_losses(self, source: Source) -> None:

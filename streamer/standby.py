@@ -23,7 +23,7 @@ LOOK_SECONDS = 0.25
 class Renewal:
     """Renews the lease of a hold from a thread of its own, and notices when it is lost.
 
-    A process that was paused, and superseded meanwhile, learns it so within a second of coming
+    A running one that was paused, and superseded meanwhile, learns it within a second of coming
     back, whatever else it does: `check` raises then.
     """
 

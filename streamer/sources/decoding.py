@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from kernels.hashing import hash_spans
 from state.deaths import DEATHS, DECODING, Deaths
 from state.offsets import Partition
-from streamer.errors import InvalidEvent
+from streamer.errors import InvalidEvent, StreamError
 from streamer.settings.clicks import ClickMapping, is_template
 from streamer.sources.clicks import (
     EMPTY,
@@ -124,6 +124,15 @@ class Decoder(ABC):
         records = Records(buffer, starts, lengths, offsets, keys, headers)
         if not len(offsets):
             return self._decode(partition, records, next_offset, ())
+        try:
+            return self._decode_noted(partition, records, next_offset)
+        except StreamError:
+            self._deaths.clear(DECODING)  # told, not died of: a schema is still to come, say
+            raise
+
+    def _decode_noted(self, partition: Partition, records: Records, next_offset: int) -> ClickBatch:
+        """Decode, so that a death on the way leaves a note of where it was."""
+        offsets = records.offsets
         poison = self._deaths.refused(partition, offsets)
         for i in set(self._deaths.alone(DECODING, partition, offsets)) - set(poison):
             offset = int(offsets[i])

@@ -39,7 +39,7 @@ log = structlog.get_logger()
 NULL_LENGTH = -1
 RETRY_SECONDS = 0.1
 VERIFY_SECONDS = 3.0  # for the last records that were read
-STALLED_SECONDS = 30.0
+STALLED_SECONDS = 60.0
 APPEAR_SECONDS = 2.0  # for a topic, of brokers that have just started
 
 T = TypeVar("T")
@@ -114,8 +114,9 @@ class KafkaClicks:
         """
         self._begun = self._ask(
             "offsets of the topics",
-            lambda: self._positions.resolve(self._watch.look(), self._partitions, offsets, marks),
+            lambda: self._positions.resolve(self._watch.look(), offsets, marks),
         )
+        self._partitions = tuple(self._begun.places)
         places = self._begun.places
         self._elsewhere = {p: at for p, at in offsets.items() if p not in places}
         self._marks_elsewhere = {p: mark for p, mark in marks.items() if p not in places}
@@ -144,7 +145,6 @@ class KafkaClicks:
             batch = self._next_batch(max_clicks)
             if batch is not None:
                 return batch
-        self._wake_stalled()
         if not has_waited:
             self._clock.sleep(timeout_seconds)
         return None
@@ -179,8 +179,11 @@ class KafkaClicks:
         return False
 
     def caught_up(self) -> Iterable[Partition]:
-        """Return the partitions that have been read to the end that the last fetch saw."""
-        if self._is_paused:
+        """Return the partitions that have been read to the end that the last fetch saw.
+
+        None while the brokers are away: then nobody knows.
+        """
+        if self._is_paused or self._watch.trouble() is not None:
             return ()
         ends = self._fetches.ends()
         return tuple(p for p, at in self._begun.places.items() if at >= ends.get(p, at + 1))
@@ -275,6 +278,8 @@ class KafkaClicks:
         }
         deadline = Deadline(self._clock, VERIFY_SECONDS)
         found = self._reading(lambda: self._fetches.records_at(known, deadline))
+        if unseen := sorted(known.keys() - (found or {}).keys()):
+            log.warning("last_records_not_verified", partitions=[str(one) for one in unseen])
         for partition, record in (found or {}).items():
             mark = self._begun.marks[partition]
             if record.offset == mark.last_offset and record.timestamp != mark.last_time_ms:
@@ -336,21 +341,20 @@ class KafkaClicks:
             if topic is not None and topic.id != mark.topic_id:
                 place = self._begun.places[partition]
                 raise BrokerError(made_anew(partition, place, mark, topic.id))
+        self._wake_stalled(sight)
         added = [p for p in self._positions.known(sight) if p not in self._begun.places]
         if added:
             self._add(sight, tuple(added))
 
-    def _wake_stalled(self) -> None:
-        """Ask anew for what could be read and has not come, though there is nothing else to read.
+    def _wake_stalled(self, sight: Sight) -> None:
+        """Ask anew for what could be read and has not come for long.
 
         kafka-python has forgotten partitions before (dpkp/kafka-python#3106, #3131).
         """
-        sight, now = self._seen, self._clock.monotonic()
-        if sight is None or self.trouble() is not None:
-            return
+        now = self._clock.monotonic()
         before, self._stalled = self._stalled, {}
         for partition, place in self._begun.places.items():
-            if sight.stable_ends.get(partition, 0) <= place or self._fetches.is_held(partition):
+            if sight.stable_ends.get(partition, 0) <= place or self._fetches.is_idle(partition):
                 continue
             last, since = before.get(partition, (place, now))
             if last == place and now - since > STALLED_SECONDS:
@@ -362,7 +366,7 @@ class KafkaClicks:
     def _add(self, sight: Sight, added: tuple[Partition, ...]) -> None:
         """Begin with partitions that were added: at their beginning, or where they were left."""
         known = Offsets({**self._elsewhere, **self._begun.places})
-        found = self._positions.resolve(sight, added, known, self._marks_elsewhere)
+        found = self._positions.resolve(sight, known, self._marks_elsewhere, only=added)
         self._begun.add(found)
         self._partitions = (*self._partitions, *added)
         self._go_to(added)

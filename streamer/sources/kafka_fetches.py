@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kafka import TopicPartition
+from kafka.errors import KafkaError
 
 from state.offsets import Partition
 from streamer.deadline import Deadline
@@ -80,12 +81,11 @@ class Fetches:
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to hand out but what was put back."""
-        idle = self._held | self._put_back
-        return all(one.partition in idle for one in self._waiting)
+        return all(self.is_idle(one.partition) for one in self._waiting)
 
-    def is_held(self, partition: Partition) -> bool:
-        """Tell whether a partition is held back."""
-        return partition in self._held
+    def is_idle(self, partition: Partition) -> bool:
+        """Tell whether nothing of a partition is being fetched, for a reason of ours."""
+        return partition in self._held | self._put_back
 
     def ask_anew(self, partition: Partition) -> None:
         """Forget what the consumer knows of a partition that has nothing waiting, and go on."""
@@ -130,13 +130,13 @@ class Fetches:
         """Wait for records, for at most the timeout."""
         found = self._consumer.poll(int(timeout_seconds * 1000), max_records=count)
         records = {Partition(*key): some for key, some in found.items()}
-        for partition in self._moved(records):
-            end = self._consumer.position(TopicPartition(*partition), timeout_ms=0)
-            if end > self._fetched_to[partition]:
-                self._waiting.append(Fetched(partition, records.get(partition, ()), end))
-                self._fetched_to[partition] = end
-                if partition in records:
-                    self._epochs[partition] = records[partition][-1].leader_epoch
+        try:
+            self._keep(records)
+        except KafkaError:
+            # Asked for one position, it may tell of another's partition; nothing fetched is lost.
+            for partition in records:
+                self._seek(partition)
+            raise
 
     def ends(self) -> dict[Partition, int]:
         """Return the end of each partition that is being fetched, as the last fetch saw it."""
@@ -161,6 +161,15 @@ class Fetches:
                 del left[key]
                 self._consumer.assign(list(left))
         return found
+
+    def _keep(self, records: Mapping[Partition, Any]) -> None:
+        for partition in self._moved(records):
+            end = self._consumer.position(TopicPartition(*partition), timeout_ms=0)
+            if end > self._fetched_to[partition]:
+                self._waiting.append(Fetched(partition, records.get(partition, ()), end))
+                self._fetched_to[partition] = end
+                if partition in records:
+                    self._epochs[partition] = records[partition][-1].leader_epoch
 
     def _assign(self) -> None:
         """Have the consumer fetch what is not held back; what is fetched goes on where it is."""

@@ -114,16 +114,18 @@ class Positions:
     def resolve(
         self,
         sight: Sight,
-        partitions: tuple[Partition, ...],
         offsets: Offsets,
         marks: Mapping[Partition, str],
+        only: tuple[Partition, ...] | None = None,
     ) -> Beginning:
-        """Return where to read `partitions` on; a topic that `offsets` does not name is new.
+        """Return where to read on, by default all partitions that are configured.
 
-        It begins as `start` says. A partition that is not named, of a topic that is, has been
-        added since, and begins at its beginning. Raises `BrokerError`, `KafkaError`.
+        A topic that `offsets` does not name begins as `start` says. A partition that is not
+        named, of a topic that is, has been added since, and begins at its beginning. Raises
+        `BrokerError`, `KafkaError`.
         """
         self._check_none_gone(sight, offsets)
+        partitions = self.partitions(sight) if only is None else only
         known = {partition.topic for partition in offsets}
         starts = self._starts(sight, [one for one in partitions if one.topic not in known])
         beginning = Beginning()

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import structlog
 from kafka.errors import KafkaError, RetriableError
 
-from state.errors import StateError
+from state.errors import StateError, Superseded
 from state.offsets import Offsets, Partition
 from streamer.clock import Clock
-from streamer.errors import StreamError
 from streamer.sources.contract import Lag
+from streamer.sources.kafka_client import CLOSE_TIMEOUT_SECONDS
 from streamer.sources.kafka_cluster import REQUEST_TIMEOUT_SECONDS, Cluster, Topic
 from streamer.sources.kafka_group import Group
 
@@ -21,7 +21,6 @@ LOOK_SECONDS = 1.0
 # So many looks in a row that failed are no accident; and a look that goes on for so long is as bad.
 AWAY_LOOKS = 2
 AWAY_SECONDS = 2 * REQUEST_TIMEOUT_SECONDS
-CLOSE_TIMEOUT_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,7 @@ class Watch:
         self._thread: threading.Thread | None = None
         self._group: Group | None = None
         self._to_commit: Offsets | None = None
-        self._fatal: StreamError | StateError | None = None
+        self._fatal: Exception | None = None
         self._fault = "nothing heard"
         self._n_failed = 0
         self._seen_at = clock.monotonic()
@@ -128,7 +127,12 @@ class Watch:
         except KafkaError as error:
             self._fault = self._cluster.last_cause() or str(error)
             return False
-        except (StreamError, StateError) as error:
+        except StateError as error:
+            if isinstance(error, Superseded):
+                self._fatal = error
+            else:
+                log.warning("group_offsets_not_committed", error=str(error), hint="tried again")
+        except Exception as error:
             self._fatal = error
         return True
 

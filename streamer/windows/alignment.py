@@ -26,17 +26,22 @@ class Alignment:
 
     def ahead(
         self,
-        event_times: Mapping[Partition, int],
+        event_times: Mapping[Partition, int | None],
+        positions: Mapping[Partition, int],
         is_readable: Callable[[Partition], bool],
         now: float,
     ) -> frozenset[Partition]:
-        """Return the partitions that are more than `max_ahead_seconds` before the slowest."""
-        racing = {
-            partition: time_ms
-            for partition, time_ms in event_times.items()
-            if is_readable(partition) and not self._is_stalled(partition, time_ms, now)
-        }
-        self._is_catching_up = len(racing) > 1
+        """Return the partitions that are more than `max_ahead_seconds` before the slowest.
+
+        A partition without an event time has not begun, and is no measure.
+        """
+        readable = [partition for partition in event_times if is_readable(partition)]
+        self._is_catching_up = len(readable) > 1
+        racing = {}
+        for partition in readable:
+            time_ms = event_times[partition]
+            if not self._is_stalled(partition, positions.get(partition, 0), now):
+                racing.update({} if time_ms is None else {partition: time_ms})
         limit = min(racing.values(), default=0) + self._max_ahead_ms
         self._ahead = frozenset(p for p, time_ms in racing.items() if time_ms > limit)
         return self._ahead
@@ -53,10 +58,10 @@ class Alignment:
         elif n >= self._largest:
             self._largest = min(LARGEST_BATCH, 2 * self._largest)
 
-    def _is_stalled(self, partition: Partition, time_ms: int, now: float) -> bool:
+    def _is_stalled(self, partition: Partition, position: int, now: float) -> bool:
         """Tell whether a partition that may be read has not moved for long."""
-        last_ms, since = self._moved.get(partition, (time_ms, now))
-        if last_ms != time_ms or partition in self._ahead:
+        last, since = self._moved.get(partition, (position, now))
+        if last != position or partition in self._ahead:
             since = now
-        self._moved[partition] = time_ms, since
+        self._moved[partition] = position, since
         return now - since > STALLED_SECONDS

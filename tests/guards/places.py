@@ -23,6 +23,7 @@ MAY_DRAW = {
 }
 MAY_CATCH = {
     "streamer/daemon.py": "log, commit nothing, exit",
+    "streamer/sources/kafka_watch.py": "what fails on a thread is raised again on the stream's",
     "streamer/publishing/beside.py": "what fails on a thread is raised again on the stream's",
 }
 WRITES = {

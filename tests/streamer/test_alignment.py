@@ -14,6 +14,9 @@ A, B, C = (Partition("clicks", number) for number in range(3))
 MINUTE_MS = 60_000
 
 
+POSITIONS = {A: 1, B: 1, C: 1}
+
+
 def everything(partition):
     return True
 
@@ -26,35 +29,44 @@ def alignment():
 def test_who_is_more_than_ten_minutes_ahead_waits(alignment):
     times = {A: 0, B: 10 * MINUTE_MS, C: 10 * MINUTE_MS + 1}
 
-    assert alignment.ahead(times, everything, 0.0) == {C}
+    assert alignment.ahead(times, POSITIONS, everything, 0.0) == {C}
 
 
 def test_who_waits_goes_on_when_the_others_have_come(alignment):
-    alignment.ahead({A: 0, B: 20 * MINUTE_MS}, everything, 0.0)
+    alignment.ahead({A: 0, B: 20 * MINUTE_MS}, POSITIONS, everything, 0.0)
 
-    assert alignment.ahead({A: 10 * MINUTE_MS, B: 20 * MINUTE_MS}, everything, 1.0) == set()
+    assert (
+        alignment.ahead({A: 10 * MINUTE_MS, B: 20 * MINUTE_MS}, POSITIONS, everything, 1.0) == set()
+    )
 
 
 def test_who_has_nothing_to_read_is_no_measure(alignment):
     times = {A: 0, B: 20 * MINUTE_MS, C: 25 * MINUTE_MS}
 
-    assert alignment.ahead(times, lambda partition: partition != A, 0.0) == set()
-    assert alignment.ahead(times, lambda partition: partition == C, 0.0) == set()
+    assert alignment.ahead(times, POSITIONS, lambda partition: partition != A, 0.0) == set()
+    assert alignment.ahead(times, POSITIONS, lambda partition: partition == C, 0.0) == set()
 
 
 def test_who_could_be_read_and_does_not_come_holds_nobody_back_for_long(alignment):
     times = {A: 0, B: 20 * MINUTE_MS}
 
-    assert alignment.ahead(times, everything, 0.0) == {B}
-    assert alignment.ahead(times, everything, STALLED_SECONDS) == {B}
-    assert alignment.ahead(times, everything, STALLED_SECONDS + 1) == set()
+    assert alignment.ahead(times, POSITIONS, everything, 0.0) == {B}
+    assert alignment.ahead(times, POSITIONS, everything, STALLED_SECONDS) == {B}
+    assert alignment.ahead(times, POSITIONS, everything, STALLED_SECONDS + 1) == set()
     # It has come: the other waits again, however long it had waited before.
-    assert alignment.ahead({**times, A: 1}, everything, STALLED_SECONDS + 2) == {B}
-    assert alignment.ahead({**times, A: 2}, everything, 3 * STALLED_SECONDS) == {B}
+    came = {**POSITIONS, A: 2}
+    assert alignment.ahead(times, came, everything, STALLED_SECONDS + 2) == {B}
+    assert alignment.ahead(times, {**came, A: 3}, everything, 3 * STALLED_SECONDS) == {B}
+
+
+def test_batches_are_small_before_anyone_has_begun(alignment):
+    alignment.ahead({A: None, B: None}, POSITIONS, everything, 0.0)
+
+    assert alignment.max_clicks(10_000) == FIRST_BATCH
 
 
 def test_batches_are_so_small_that_one_alone_runs_not_far_ahead(alignment):
-    alignment.ahead({A: 0, B: 0}, everything, 0.0)
+    alignment.ahead({A: 0, B: 0}, POSITIONS, everything, 0.0)
     assert alignment.max_clicks(10_000) == FIRST_BATCH
 
     alignment.took(FIRST_BATCH, 10 * MINUTE_MS)
@@ -68,6 +80,6 @@ def test_batches_are_so_small_that_one_alone_runs_not_far_ahead(alignment):
 
 
 def test_a_stream_of_one_partition_is_read_in_large_batches(alignment):
-    alignment.ahead({A: 0}, everything, 0.0)
+    alignment.ahead({A: 0}, POSITIONS, everything, 0.0)
 
     assert alignment.max_clicks(10_000) == 10_000

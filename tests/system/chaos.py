@@ -66,7 +66,11 @@ class Tally:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of it all; clicks, but for `pairs_equal`, which is of partitions and sessions."""
+    """What came of it all.
+
+    `lost` and `trained_twice` are sessions with fewer or more pairs than they should have, and
+    clicks that the ledger has fewer or more. Take-overs come on top of the kills.
+    """
 
     clicks: int
     kills: int
@@ -170,8 +174,9 @@ class Chaos:
                 self._restart_broker()
             if number in take_overs:
                 active = self._take_over(number, active)
-                continue
-            self._count_inside(active, began)
+                began = self._wait_inside(active)
+            self.tally.kills_inside += self._is_inside(active, began)
+            self.tally.kills += 1
             active.kill()
             self._say(number, "inside the stream, after a new generation")
             active = self._livevec.start()
@@ -190,10 +195,8 @@ class Chaos:
         time.sleep(self._rng.random() * self._plan.interval_seconds)
         return began
 
-    def _count_inside(self, active: Running, began: int) -> None:
-        self.tally.kills += 1
-        is_inside = not active.has_ended() and self._livevec.committed() > began
-        self.tally.kills_inside += is_inside
+    def _is_inside(self, active: Running, began: int) -> bool:
+        return not active.has_ended() and self._livevec.committed() > began
 
     def _kill_in_restore(self, number: int, active: Running) -> None:
         """Kill within a second of the first step of a restore, which follows the compilation."""
@@ -215,8 +218,6 @@ class Chaos:
         standby = self._livevec.start("run", "--standby", "--json")
         standby.event("standing_by")
         is_paused = bool(self._rng.getrandbits(1)) or not self._paused
-        began = _begun(active)
-        self._count_inside(active, began)
         struck = time.monotonic()
         if is_paused:
             active.send(signal.SIGSTOP)
@@ -226,7 +227,7 @@ class Chaos:
         standby.event("restored")
         self.tally.take_over_seconds.append(round(time.monotonic() - struck, 2))
         how = "paused" if is_paused else "killed"
-        self._say(number, f"{how}; a standby took over in {self.tally.take_over_seconds[-1]} s")
+        self._say(number - 1, f"{how}; a standby took over in {self.tally.take_over_seconds[-1]} s")
         return standby
 
     def _finish(self) -> tuple[int, dict[str, Any]]:
