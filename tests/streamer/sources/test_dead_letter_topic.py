@@ -206,9 +206,7 @@ def test_where_the_topic_is_gone_a_try_asks_for_it_once(admin, new_topic, open_l
 
     def send(record):
         asked.append(record)
-        return Sending(
-            KafkaTimeoutError("no metadata"), "the topic to take a record", producer._producer
-        )
+        return Sending(KafkaTimeoutError("no metadata"), "the topic to take a record", str)
 
     producer.send = send
     letters.append([letter(1), letter(2), letter(3)])
@@ -247,6 +245,9 @@ def test_brokers_of_their_own_are_named_by_their_section(tmp_path):
 
     with pytest.raises(ConfigError, match=r"^dead_letters\.client\.nosuch: expected a setting"):
         DeadLetterTopic(config, SystemClock())
+    nobody = configured("127.0.0.1:1", "letters")
+    with pytest.raises(BrokerError, match=r"^dead_letters: .* dead_letters\.bootstrap_servers$"):
+        DeadLetterTopic(nobody, SystemClock())
 
 
 def test_a_password_that_is_refused_is_told_by_its_section_and_not_shown(broker):
