@@ -135,15 +135,15 @@ def test_lines_of_a_mapping_of_their_own_are_learned_and_their_letters_put_back(
         "user": ["login", "cookie"],
         "time": "meta.at",
         "time_unit": "s",
-        "event_id": ["cookie", "meta.at"],
+        "event_id": ["cookie", "nr"],
     }
     table = f"clicks.topics.{topic}"
     livevec.configure({table: mapping, f"{table}.only": {"kind": "news"}})
-    lines = ["kind,page.id,login,cookie,meta.at"]
+    lines = ["kind,page.id,login,cookie,nr,meta.at"]
     for at, row in enumerate(rows):
         kind = "ad" if at % 10 == 0 else "news"
         seconds = row["ts"] / 1000 + (10 * DAY_MS / 1000 if at % 50 == 49 else 0)
-        lines.append(f"{kind},{row['item_id']},,{row['user_id']},{seconds:.3f}")
+        lines.append(f"{kind},{row['item_id']},,{row['user_id']},{at},{seconds:.3f}")
     path = livevec.directory / "clicks.csv"
     path.write_text("\n".join(lines) + "\n")
 
@@ -157,6 +157,7 @@ def test_lines_of_a_mapping_of_their_own_are_learned_and_their_letters_put_back(
     assert published.summary["left_by_reason"] == {"other_kind": 30}
     assert first["dead_lettered_by_reason"] == {"future": 6}
     assert (first["applied"], second["applied"]) == (264, 270)
+    assert second["filtered"] == 0
     assert back.summary["published_by_topic"] == {topic: 6}
 
 
