@@ -164,7 +164,8 @@ class Pipeline:
             done = begin
             while done < end:
                 done += self._apply_from(batch, _slice(ids, slice(done, end)), partition, done)
-        self.offsets = self.offsets.advance(batch.partition, batch.next_offset)
+        # Not always on: a topic may have been made anew, or its log cut back (see the policies).
+        self.offsets = Offsets({**self.offsets, batch.partition: batch.next_offset})
 
     def begin_at(self, source: Source) -> bool:
         """Take over where the source stands; return whether the newest generation says otherwise.

@@ -8,7 +8,7 @@ import msgspec
 
 from streamer.errors import ConfigError, InvalidEvent
 from streamer.replay.times import is_number, moved_time
-from streamer.settings.clicks import ClickMapping
+from streamer.settings.clicks import ClickMapping, listed
 from streamer.settings.sources import FileSource
 from streamer.sources.csv_clicks import CsvDecoder
 from streamer.sources.decoders import line_decoder
@@ -89,6 +89,7 @@ class CsvFormat:
         self, mapping: ClickMapping, header: Sequence[str], delimiter: str, where: str
     ) -> None:
         self._unit = mapping.time_unit
+        self._ids = listed(mapping.event_id)
         self._decoder = CsvDecoder(mapping, list(header), delimiter, where)
 
     def read(self, raw: bytes) -> Click | Filtered:
@@ -96,12 +97,16 @@ class CsvFormat:
         return self._decoder.reader.read(self._decoder.fields(raw))
 
     def written(self, raw: bytes, seconds: int) -> bytes:
-        """Return a JSON object: the columns as text, and the time as the number that it is."""
+        """Return a JSON object: the columns as text, and the time as the number that it is.
+
+        A time that is part of an event id is text, too: a fraction is no id.
+        """
         columns = self._decoder.fields(raw)
         (name,) = self._decoder.reader.time_place(columns)
         members: dict[str, str | msgspec.Raw] = {one: text for one, text in columns.items() if text}
         time = moved_time(columns[name], self._unit, seconds)
-        members[name] = msgspec.Raw(time.encode()) if is_number(self._unit) else time
+        is_bare = is_number(self._unit) and name not in self._ids
+        members[name] = msgspec.Raw(time.encode()) if is_bare else time
         return msgspec.json.encode(members)
 
 

@@ -126,8 +126,9 @@ class ClickFile:
 
     def __init__(self, path: Path, config: Config, topic: str, skip: int) -> None:
         files = config.source.files or FileSource(paths=(path,))
-        name = path.name if path.name in config.clicks.topics else topic
-        mapping = config.clicks.of_topic(name)
+        read = config.source.files.paths if config.source.files else ()
+        is_read = path.name in {one.name for one in read}
+        mapping = config.clicks.of_topic(path.name if is_read else topic)
         _check_target(config, path.name, mapping, topic)
         self._path = path
         self._topic = topic
@@ -172,7 +173,10 @@ def _left(found: Letter, error: InvalidEvent) -> Item:
 def _check_target(config: Config, own: str, mapping: ClickMapping, topic: str) -> None:
     """Raise `ConfigError` if clicks of `own` would be none where they are put."""
     kafka = config.source.kafka
-    if kafka is None or topic not in kafka.topics or config.clicks.of_topic(topic) == mapping:
+    if kafka is None or topic not in kafka.topics:
+        return
+    there = config.clicks.of_topic(topic)
+    if all(getattr(there, key) == getattr(mapping, key) for key in ClickMapping.model_fields):
         return
     msg = (
         f"replay: expected clicks of {own!r} in the mapping of topic {topic!r}, found another in"

@@ -143,9 +143,14 @@ def connected(kind: Any, settings: KafkaSource, section: str = SECTION, **config
         found = "".join(one.explain() for one in started) or f"the error: {masked_text(str(error))}"
         msg = (
             f"{section}: expected a broker at {where} to let us in within "
-            f"{settings.connect_timeout_seconds:g} s, found {found}"
+            f"{settings.connect_timeout_seconds:g} s, found {of_section(found, section)}"
         )
         raise BrokerError(msg) from error
+
+
+def of_section(cause: str, section: str) -> str:
+    """Return why a connection has failed, its advice about the section of the connection."""
+    return cause.replace(f"{SECTION}.", f"{section}.")
 
 
 def _configs(settings: KafkaSource) -> dict[str, Any]:

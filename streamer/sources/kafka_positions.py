@@ -137,7 +137,7 @@ class Positions:
                 self._restart_recreated(partition, place, mark, topic_id)
                 beginning.losses[RECREATED] += 0
                 place, mark = sight.begins[partition], Mark(topic_id)
-            found = self._within(partition, place, sight, beginning.losses)
+            found = self._within(partition, place, mark, sight, beginning.losses)
             beginning.places[partition] = found
             beginning.marks[partition] = mark if found == place else Mark(topic_id)
         return beginning

@@ -9,7 +9,7 @@ from kafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLarg
 
 from streamer.errors import BrokerError, RecordTooLarge
 from streamer.settings.sources import KafkaSource
-from streamer.sources.kafka_client import SECTION, Explained, check_client, connected
+from streamer.sources.kafka_client import SECTION, Explained, check_client, connected, of_section
 from streamer.sources.kafka_cluster import Cluster
 from streamer.sources.kafka_connections import WatchedClient
 
@@ -52,10 +52,10 @@ class _Client(Explained, KafkaProducer):  # type: ignore[misc]  # kafka-python h
 class Sending:
     """A record on its way."""
 
-    def __init__(self, outcome: Any, expected: str, client: Explained) -> None:
+    def __init__(self, outcome: Any, expected: str, cause: Callable[[], str]) -> None:
         self._outcome = outcome  # kafka-python's future, or the error that there is none
         self._expected = expected
-        self._client = client
+        self._cause = cause  # why no broker is there, if it is that
 
     @property
     def is_refused(self) -> bool:
@@ -80,7 +80,7 @@ class Sending:
             msg = f"expected {self._expected}, found that it is too large"
             raise RecordTooLarge(msg) from error
         except KafkaError as error:
-            msg = f"expected {self._expected}, found: {self._client.last_cause() or error}"
+            msg = f"expected {self._expected}, found: {self._cause() or error}"
             raise BrokerError(msg) from error
 
 
@@ -94,6 +94,7 @@ class Producer:
 
     def __init__(self, settings: KafkaSource, section: str = SECTION, **configs: Any) -> None:
         self.where = ", ".join(settings.bootstrap_servers)
+        self._section = section
         check_client(settings, section)
         self.partitions = _partitions(settings, section)
         self._producer = connected(_Client, settings, section, **{**_DEFAULTS, **configs})
@@ -123,8 +124,8 @@ class Producer:
                 record.topic, record.value, record.key, headers, record.partition
             )
         except KafkaError as error:
-            return Sending(error, expected, self._producer)
-        return Sending(future, expected, self._producer)
+            return Sending(error, expected, self._cause)
+        return Sending(future, expected, self._cause)
 
     def close(self, seconds: float) -> None:
         """Let go, after at most so long for what is on its way. Idempotent."""
@@ -133,6 +134,9 @@ class Producer:
         except KafkaError:
             # What the broker did not take in time was told to whoever waited for it.
             return
+
+    def _cause(self) -> str:
+        return of_section(str(self._producer.last_cause() or ""), self._section)
 
 
 def _partitions(settings: KafkaSource, section: str) -> dict[str, tuple[int, ...]]:

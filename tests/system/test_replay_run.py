@@ -124,6 +124,43 @@ def test_a_replay_that_is_interrupted_goes_on_and_all_is_learned(over_kafka, bro
     assert summary["applied"] == 1000
 
 
+@pytest.mark.slow
+def test_lines_of_a_mapping_of_their_own_are_learned_and_their_letters_put_back(
+    over_kafka, broker, new_topic
+):
+    topic, rows = new_topic(), live_rows(300)
+    livevec = over_kafka(topic)
+    mapping = {
+        "item": "{kind}:{page.id}",
+        "user": ["login", "cookie"],
+        "time": "meta.at",
+        "time_unit": "s",
+        "event_id": ["cookie", "nr"],
+    }
+    table = f"clicks.topics.{topic}"
+    livevec.configure({table: mapping, f"{table}.only": {"kind": "news"}})
+    lines = ["kind,page.id,login,cookie,nr,meta.at"]
+    for at, row in enumerate(rows):
+        kind = "ad" if at % 10 == 0 else "news"
+        seconds = row["ts"] / 1000 + (10 * DAY_MS / 1000 if at % 50 == 49 else 0)
+        lines.append(f"{kind},{row['item_id']},,{row['user_id']},{at},{seconds:.3f}")
+    path = livevec.directory / "clicks.csv"
+    path.write_text("\n".join(lines) + "\n")
+
+    published = livevec.run("replay", str(path), "--topic", topic, "--json")
+    first = learn(livevec, 270)
+    letters = str(livevec.state / "dead-letters.jsonl")
+    back = livevec.run("replay", letters, "--json")
+    second = learn(livevec, 276)
+
+    assert (published.code, back.code) == (0, 0)
+    assert published.summary["left_by_reason"] == {"other_kind": 30}
+    assert first["dead_lettered_by_reason"] == {"future": 6}
+    assert (first["applied"], second["applied"]) == (264, 270)
+    assert second["filtered"] == 0
+    assert back.summary["published_by_topic"] == {topic: 6}
+
+
 def test_every_fault_is_one_line_and_an_exit_code(over_kafka, new_topic):
     topic = new_topic()
     livevec = over_kafka(topic)

@@ -14,7 +14,10 @@ from streamer.replay.formats import (
     format_of_file,
     format_of_topic,
 )
+<<<<<<< HEAD
 from streamer.settings.clicks import ClickMapping
+=======
+>>>>>>> m2
 from streamer.settings.sources import Clicks, FileSource
 from streamer.sources.snowplow import COLUMNS
 
@@ -158,3 +161,93 @@ def test_a_file_that_cannot_be_read_is_a_fault(tmp_path):
         path.write_text(content)
         with pytest.raises(ConfigError, match="expected"):
             format_of_file(path, FileSource(paths=(path,)), Clicks())
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        (
+            b'{"a":{"b":{"t":5000,"x":{"y": 1}}},"t":1}',
+            b'{"a":{"b":{"t":12000,"x":{"y": 1}}},"t":1}',
+        ),
+        (b'{"a.b.t":5000,"a":{"b":{"t":1}}}', b'{"a.b.t":12000,"a":{"b":{"t":1}}}'),
+        (b'{"a":null,"sent":"5000"}', b'{"a":null,"sent":"12000"}'),
+        (b'{"a":{"b":{"t":""}},"sent":5000}', b'{"a":{"b":{"t":""}},"sent":12000}'),
+    ],
+)
+def test_the_time_that_is_moved_is_the_one_that_is_read(raw, expected):
+    form = ValueFormat(Clicks(time=["a.b.t", "sent"]))
+
+    assert form.written(raw, 7) == expected
+
+
+def test_an_encoded_time_cannot_be_moved():
+    form = ValueFormat(Clicks(preset="cloudevents", time="data.at", time_unit="ms"))
+    head = b'{"specversion":"1.0","id":"1","source":"s","type":"t",'
+    data = b'{"user_id":"u","item_id":"i","at":5000}'
+    plain, encoded = (
+        head + b'"data":%s}' % data,
+        head + b'"data_base64":"%s"}' % base64.b64encode(data),
+    )
+
+    assert form.read(encoded) == form.read(plain)
+    assert form.written(plain, 7) == plain.replace(b"5000", b"12000")
+    assert form.written(encoded, 0) == encoded
+    with pytest.raises(InvalidEvent, match="'data' as JSON") as found:
+        form.written(encoded, 7)
+    assert found.value.reason == FIXED_TIME
+
+
+def test_an_event_of_snowplow_stays_what_it_is():
+    form = ValueFormat(Clicks(preset="snowplow"))
+    fields = dict.fromkeys(COLUMNS, "")
+    fields |= {"event": "page_view", "domain_userid": "u", "page_urlpath": "/i"}
+    fields["collector_tstamp"] = "2026-03-01 10:00:00.123"
+    tsv = "\t".join(fields.values()).encode()
+
+    moved = form.written(tsv, 7)
+
+    assert form.read(moved).time_ms == form.read(tsv).time_ms + 7000
+    changed = [
+        name
+        for name, old, new in zip(COLUMNS, tsv.split(b"\t"), moved.split(b"\t"), strict=True)
+        if old != new
+    ]
+    assert changed == ["collector_tstamp"]
+    as_json = json.dumps(fields).encode()
+    assert form.read(form.written(as_json, 7)).time_ms == form.read(tsv).time_ms + 7000
+
+
+def test_csv_of_a_composed_and_weighted_mapping_is_the_same_click_as_json():
+    mapping = Clicks(
+        item="{kind}:{page.id}",
+        user=["login", "cookie"],
+        time=["sent", "seen"],
+        time_unit="s",
+        only={"kind": "news"},
+        type="action",
+        types={"buy": 4},
+        weight="n",
+        event_id=["cookie", "seen"],
+    )
+    header = ["kind", "page.id", "login", "cookie", "sent", "seen", "action", "n"]
+    form = CsvFormat(mapping, header, ",", "clicks.csv")
+    line = b"news,7,,c,,5.5,buy,2"
+
+    for seconds in (0, 9):
+        click = ValueFormat(mapping).read(form.written(line, seconds))
+        moved = form.read(line)._replace(time_ms=5500 + 1000 * seconds)
+        # An event id with the time in it is another one.
+        assert click[:3] == moved[:3] == (b"news:7", b"c", b"")
+        assert click[4:] == moved[4:] == (5500 + 1000 * seconds, 8.0)
+
+
+def test_formats_that_are_only_read_are_refused(tmp_path):
+    path = tmp_path / "clicks.csv"
+    path.write_text("user_id,item_id,ts\n")
+    avro = Clicks(format="avro", schema_registry="http://localhost:8081")
+
+    with pytest.raises(ConfigError, match=r"clicks of 'plays' .* found format avro"):
+        format_of_topic("plays", avro)
+    with pytest.raises(ConfigError, match=r"json for 'clicks.csv', .* found avro"):
+        format_of_file(path, FileSource(paths=(path,)), avro)

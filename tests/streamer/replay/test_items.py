@@ -242,3 +242,97 @@ def test_a_file_of_letters_is_told_from_one_of_clicks(tmp_path):
         found[name] = are_letters(path)
 
     assert found == {"letters": True, "clicks": False, "none": False}
+
+
+def over_kafka(*topics, **clicks):
+    kafka = {"bootstrap_servers": ["localhost:1"], "topics": list(topics)}
+    return settings.load(None, source={"kafka": kafka}, clicks=clicks)
+
+
+def test_letters_of_each_topic_are_read_by_its_mapping(mended):
+    nested = {"item": "{kind}:{page.id}", "user": ["login", "cookie"], "time": "meta.at"}
+    config = over_kafka("clicks", "plays", topics={"plays": nested})
+    raw = b'{"kind":"k","page":{"id":3},"cookie":"c","meta":{"at":5000,"x":[1, 2]}}'
+
+    flat, deep = mended(letter(1), letter(2, raw, topic="plays"), config=config)
+
+    assert flat.record.topic == "clicks"
+    assert (deep.record.topic, deep.record.key, deep.record.partition) == ("plays", b"c", 2)
+    assert deep.record.value == raw.replace(b"5000", str(NOW_MS).encode())
+
+
+def test_what_a_mapping_filters_is_left(mended):
+    config = over_kafka("clicks", only={"kind": "news"}, type="what", types={"buy": 2})
+    raw = b'{"user_id":"u","item_id":"i","ts":5,"kind":"%s","what":"%s"}'
+
+    other, unlisted, usable = mended(
+        *(letter(at, raw % of) for at, of in enumerate([(b"x", b"buy"), (b"news", b"see")])),
+        letter(2, raw % (b"news", b"buy")),
+        config=config,
+    )
+
+    assert [one.reason for one in (other, unlisted, usable)] == ["other_kind", "unlisted_type", ""]
+    assert other.letter.letter == letter(0, raw % (b"x", b"buy"))
+
+
+def test_a_time_that_cannot_be_moved_leaves_the_letter_unless_times_are_kept(mended):
+    config = over_kafka("clicks", preset="cloudevents", time="data.at", time_unit="ms")
+    data = base64.b64encode(b'{"user_id":"u","item_id":"i","at":5}')
+    raw = b'{"specversion":"1.0","data_base64":"%s"}' % data
+
+    (moved,) = mended(letter(raw=raw), config=config)
+    (kept,) = mended(letter(raw=raw), config=config, keep_times=True)
+
+    assert (moved.record, moved.reason) == (None, "fixed_time")
+    assert moved.letter.letter.reason == "fixed_time"
+    assert kept.record.value == raw
+
+
+def test_letters_of_avro_are_refused(mended):
+    avro = {"format": "avro", "schema_registry": "http://localhost:8081"}
+    config = over_kafka("clicks", topics={"clicks": avro})
+
+    with pytest.raises(ConfigError, match=r"clicks of 'clicks' .* found format avro"):
+        mended(letter(), config=config)
+
+
+def test_clicks_are_not_put_where_they_would_be_none(mended, tmp_path):
+    config = over_kafka("clicks", "plays", "more", topics={"plays": {"item": "sku"}, "more": {}})
+    path = tmp_path / "clicks.csv"
+    path.write_text("ts,user_id,item_id\n5,u,i\n")
+
+    with pytest.raises(ConfigError, match="of 'clicks' in the mapping of topic 'plays', found"):
+        mended(letter(), config=config, topic="plays")
+    with pytest.raises(ConfigError, match="expected item column 'sku'"):
+        ClickFile(path, config, "plays", 0)
+    assert mended(letter(), config=config, topic="more")[0].record.topic == "more"
+    assert mended(letter(), config=config, topic="not-ours")[0].record.topic == "not-ours"
+
+
+def test_a_file_is_read_by_its_own_mapping_or_that_of_its_topic(tmp_path):
+    path = tmp_path / "old.csv"
+    path.write_text("at,who,sku\n5000,ann,i\n")
+    names = {"time": "at", "user": "who", "item": "sku"}
+    as_topic = over_kafka("clicks", topics={"clicks": names})
+    kafka = {"bootstrap_servers": ["localhost:1"], "topics": ["clicks"]}
+    source = {"kafka": kafka, "files": {"paths": [str(path)]}}
+    as_source = settings.load(None, source=source, clicks={"topics": {"old.csv": names}})
+
+    (item,) = ClickFile(path, as_topic, "clicks", 0)
+    (elsewhere,) = ClickFile(path, as_source, "other", 0)
+
+    assert json.loads(item.record.value) == {"at": 5000, "who": "ann", "sku": "i"}
+    assert elsewhere.record.value == item.record.value
+    with pytest.raises(ConfigError, match=r"of 'old.csv' in the mapping of topic 'clicks'"):
+        ClickFile(path, as_source, "clicks", 0)
+
+
+def test_lines_that_a_mapping_filters_are_left(tmp_path):
+    path = tmp_path / "clicks.csv"
+    path.write_text("ts,user_id,item_id,kind\n5,u,i,ad\n6,u,i,news\n")
+    clicks = ClickFile(path, over_kafka("clicks", only={"kind": "news"}), "clicks", 0)
+
+    left, published = clicks
+
+    assert (left.reason, left.letter.letter.raw) == ("other_kind", b"5,u,i,ad")
+    assert json.loads(published.record.value)["kind"] == "news"

@@ -14,10 +14,12 @@ from kafka.errors import KafkaTimeoutError
 
 from state import lease, recovery
 from state.checkpoint import Checkpoints
+from state.deaths import Deaths
 from state.offsets import Offsets, Partition
 from state.publication import Publications
 from streamer import config as settings
 from streamer.clock import SystemClock
+from streamer.deadline import Deadline
 from streamer.errors import BrokerError, ConfigError, DeadLetterLimit, NotDelivered
 from streamer.pipeline import Pipeline, Start
 from streamer.publishing.publisher import RETRY_SECONDS, Publisher
@@ -25,7 +27,7 @@ from streamer.sources.clicks import DeadLetter
 from streamer.sources.dead_letter_topic import DeadLetterTopic, from_headers
 from streamer.sources.json_clicks import JsonDecoder
 from streamer.sources.kafka_producer import Sending
-from streamer.sources.opening import open_dead_letters
+from streamer.sources.opening import check_source, open_dead_letters
 
 pytestmark = pytest.mark.kafka
 
@@ -204,9 +206,7 @@ def test_where_the_topic_is_gone_a_try_asks_for_it_once(admin, new_topic, open_l
 
     def send(record):
         asked.append(record)
-        return Sending(
-            KafkaTimeoutError("no metadata"), "the topic to take a record", producer._producer
-        )
+        return Sending(KafkaTimeoutError("no metadata"), "the topic to take a record", str)
 
     producer.send = send
     letters.append([letter(1), letter(2), letter(3)])
@@ -245,6 +245,35 @@ def test_brokers_of_their_own_are_named_by_their_section(tmp_path):
 
     with pytest.raises(ConfigError, match=r"^dead_letters\.client\.nosuch: expected a setting"):
         DeadLetterTopic(config, SystemClock())
+    nobody = configured("127.0.0.1:1", "letters")
+    with pytest.raises(BrokerError, match=r"^dead_letters: .* dead_letters\.bootstrap_servers$"):
+        DeadLetterTopic(nobody, SystemClock())
+
+
+def test_a_password_that_is_refused_is_told_by_its_section_and_not_shown(broker):
+    if broker.sasl_bootstrap is None:
+        pytest.skip("the broker of LIVEVEC_TEST_BROKER has no password of ours")
+    client = {
+        "security_protocol": "SASL_PLAINTEXT",
+        "sasl_mechanism": "PLAIN",
+        "sasl_plain_username": "livevec",
+        "sasl_plain_password": "not-the-word",
+    }
+    config = configured(broker.sasl_bootstrap, "letters", letters={"client": client})
+
+    with pytest.raises(BrokerError, match=r"^dead_letters: expected a broker at .* user name") as e:
+        DeadLetterTopic(config, SystemClock())
+    assert "not-the-word" not in str(e.value) + str(config.public()) + repr(config.dead_letters)
+
+
+def test_what_is_wrong_with_the_client_is_known_before_anything_is_opened():
+    client = {"security_protocol": "SASL_SSL", "sasl_mechanism": "GUESS", "nosuch": 1}
+    config = configured("127.0.0.1:1", "letters", letters={"client": client})
+
+    with pytest.raises(ConfigError, match=r"dead_letters\.client\.sasl_mechanism: expected") as e:
+        check_source(config)
+
+    assert all(one.startswith("dead_letters.client.") for one in e.value.faults)
 
 
 def test_settings_of_the_client_are_those_of_the_source(broker, new_topic):
@@ -367,16 +396,17 @@ class Life:
     def position(self):
         return self.pipeline.offsets.get(Partition("clicks", 0), 0)
 
-    def read(self, raw):
+    def read(self, raw, deaths=None, keys=()):
         """Apply the records of `raw` from the position on, one batch."""
         rest = raw[self.position :]
         lengths = np.array([len(one) for one in rest], np.int64)
         offsets = self.position + np.arange(len(rest), dtype=np.int64)
         data = np.frombuffer(bytearray(b"".join(rest)), np.uint8)
         decoder = JsonDecoder(self.config.clicks)
+        decoder.watch(deaths or Deaths())
         place = Partition("clicks", 0)
         starts = np.cumsum(lengths) - lengths
-        self.pipeline.apply(decoder.decode(place, data, starts, lengths, offsets, len(raw)))
+        self.pipeline.apply(decoder.decode(place, data, starts, lengths, offsets, len(raw), keys))
 
     def settle(self):
         """Tick until what is due is over."""
@@ -403,6 +433,38 @@ class Life:
 def stream(n, broken):
     click = b'{"user_id":"u%d","item_id":"i%d","ts":%d}'
     return [b"what?" if at in broken else click % (at % 7, at % 30, at) for at in range(n)]
+
+
+class Quarantine(Deaths):
+    """Deaths that have condemned the click at offset 2."""
+
+    def refused(self, partition, offsets):
+        return np.flatnonzero(np.asarray(offsets) == 2).tolist()
+
+
+def test_clicks_from_the_future_and_those_that_kill_go_the_same_way(
+    tmp_path, broker, new_topic, manual_clock
+):
+    topic = new_topic()
+    raw = stream(5, set())
+    raw[3] = b'{"user_id":"u","item_id":"%s","ts":%d}' % (b"i" * 200, 10**12)
+    life = Life(tmp_path, broker.bootstrap, topic, manual_clock)
+    life.read([*raw, b"x" * 9000], Quarantine(), [b"k%d" % at for at in range(6)])
+    before = life.publisher.committed.clicks
+
+    life.publisher.finish(Deadline(manual_clock, PATIENCE_SECONDS), publish=False, is_changed=False)
+    life.end()
+
+    found = [
+        (headers(one)["offset"], headers(one)["reason"], one.key, one.value)
+        for one in records(broker.bootstrap, topic)
+    ]
+    assert sorted(found) == [
+        ("2", "poison", b"k2", raw[2]),
+        ("3", "future", b"k3", raw[3]),
+        ("5", "malformed", b"k5", b"x" * 9000),
+    ]
+    assert (before, life.publisher.committed.clicks) == (0, 6)
 
 
 @pytest.mark.crash

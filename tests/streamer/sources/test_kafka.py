@@ -79,8 +79,12 @@ def test_a_batch_knows_the_keys_of_its_records(new_topic, producer, open_source)
 
     batches = read_to_end(open_source(topic), max_clicks=3)
 
-    found = {int(at): batch.key_at(int(at)) for batch in batches for at in batch.offsets}
-    assert found == {0: b"a", 1: None, 2: b""}
+    found = [
+        pair
+        for batch in batches
+        for pair in zip(batch.offsets.tolist(), batch.record_keys, strict=True)
+    ]
+    assert found == [(0, b"a"), (1, None), (2, b"")]
     (letter,) = [letter for batch in batches for letter in batch.dead_letters]
     assert (letter.offset, letter.key) == (3, b"d")
 
