@@ -64,6 +64,12 @@ class Fetches:
         self._assign()
         self._seek(partition)
 
+    def drop(self, partition: Partition) -> None:
+        """Read a partition no more."""
+        self._waiting = deque(one for one in self._waiting if one.partition != partition)
+        del self._fetched_to[partition]
+        self._assign()
+
     def hold_back(self, partitions: Collection[Partition]) -> None:
         """Fetch and hand out nothing of exactly these partitions."""
         held = frozenset(partitions) & self._fetched_to.keys()

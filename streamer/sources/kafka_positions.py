@@ -42,6 +42,10 @@ class Mark(NamedTuple):
     last_offset: int = _UNKNOWN
     last_time_ms: int = _UNKNOWN
 
+    def without_record(self) -> "Mark":
+        """Return the mark of another place in the same log: its leader still knows the epoch."""
+        return Mark(self.topic_id, self.leader_epoch)
+
     def __str__(self) -> str:
         last = f"{self.last_offset}@{self.last_time_ms}"
         return f"id={self.topic_id} epoch={self.leader_epoch} last={last}"
@@ -137,9 +141,9 @@ class Positions:
                 self._restart_recreated(partition, place, mark, topic_id)
                 beginning.losses[RECREATED] += 0
                 place, mark = sight.begins[partition], Mark(topic_id)
-            found = self._within(partition, place, mark, sight, beginning.losses)
+            found = self._within(partition, place, sight, beginning.losses)
             beginning.places[partition] = found
-            beginning.marks[partition] = mark if found == place else Mark(topic_id)
+            beginning.marks[partition] = mark if found == place else mark.without_record()
         return beginning
 
     def after_truncation(self, partition: Partition, place: int, held: int) -> int:

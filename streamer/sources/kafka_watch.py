@@ -66,6 +66,7 @@ class Watch:
         self._tells_group = True
         self._stuck: dict[Partition, tuple[int, float]] = {}
         self.sight: Sight | None = None
+        self.n_looks = 0
 
     def start(self, group: Group) -> None:
         """Begin to look, and to commit to `group`."""
@@ -83,6 +84,7 @@ class Watch:
         self._seen_at = self._clock.monotonic()
         held_back = self._time_held_back(ends, stable_ends)
         self.sight = Sight(topics, begins, ends, stable_ends, held_back)
+        self.n_looks += 1
         return self.sight
 
     def publish(self, offsets: Offsets) -> None:

@@ -14,10 +14,7 @@ from streamer.replay.formats import (
     format_of_file,
     format_of_topic,
 )
-<<<<<<< HEAD
 from streamer.settings.clicks import ClickMapping
-=======
->>>>>>> m2
 from streamer.settings.sources import Clicks, FileSource
 from streamer.sources.snowplow import COLUMNS
 
