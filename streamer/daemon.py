@@ -23,7 +23,7 @@ from streamer.clock import Clock
 from streamer.config import Config
 from streamer.deadline import Deadline
 from streamer.doubts import Doubts
-from streamer.errors import ConfigError, StreamError
+from streamer.errors import BrokerUnavailable, ConfigError, StreamError
 from streamer.health import Health, monitoring_app
 from streamer.http import HttpServer
 from streamer.metrics import DaemonMetrics
@@ -40,6 +40,7 @@ log = structlog.get_logger()
 
 POLL_SECONDS = 0.1
 WAIT_SECONDS = 0.05
+WAIT_FOR_BROKERS_SECONDS = 1.0
 EXIT_FORCED = 1
 
 
@@ -161,8 +162,24 @@ class Daemon:
             if self._is_standby:
                 self.metrics.state.standby.set(0)
                 self.health.not_ready("starting")
-                self._open()
+                return entered if self._open_patiently() else None
         return entered
+
+    def _open_patiently(self) -> bool:
+        """Open the source; brokers may be away with whom we follow. False when told to stop."""
+        is_told = False
+        while not self._stopping.is_set():
+            try:
+                self._open()
+            except BrokerUnavailable as error:
+                if not is_told:
+                    log.warning("broker_away", reason=str(error))
+                is_told = True
+                self.health.not_ready(str(error))
+                self._stopping.wait(WAIT_FOR_BROKERS_SECONDS)
+            else:
+                return True
+        return False
 
     def _on_wait(self, term: int) -> None:
         directory = str(self._config.store.directory)

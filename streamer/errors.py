@@ -3,6 +3,7 @@
 StreamError
 ├── ConfigError        a setting, a path or an address cannot be used; exit 2
 ├── BrokerError        Kafka cannot be reached or refuses us; exit 3
+│   ├── BrokerUnavailable  no broker lets us in by now
 │   ├── NotDelivered       dead letters that a generation counts; it is committed later
 │   └── RecordTooLarge     a record is larger than its topic takes; it is cut or left
 ├── SchemaUnavailable  a schema has not come yet; its records wait, and are tried again
@@ -37,6 +38,10 @@ class NotDelivered(BrokerError):
 
 class RecordTooLarge(BrokerError):
     """Raised when a record is larger than its topic takes."""
+
+
+class BrokerUnavailable(BrokerError):
+    """Raised when no broker has let us in in time; there may be one later."""
 
 
 class SchemaUnavailable(StreamError):

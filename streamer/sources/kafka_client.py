@@ -8,7 +8,7 @@ from kafka.errors import KafkaConfigurationError, KafkaError
 from kafka.structs import OffsetAndMetadata
 from pydantic import TypeAdapter, ValidationError
 
-from streamer.errors import BrokerError, ConfigError
+from streamer.errors import BrokerUnavailable, ConfigError
 from streamer.settings.masking import masked_text
 from streamer.settings.sources import KafkaSource
 from streamer.sources.kafka_causes import Cause
@@ -145,7 +145,7 @@ def connected(kind: Any, settings: KafkaSource, section: str = SECTION, **config
             f"{section}: expected a broker at {where} to let us in within "
             f"{settings.connect_timeout_seconds:g} s, found {of_section(found, section)}"
         )
-        raise BrokerError(msg) from error
+        raise BrokerUnavailable(msg) from error
 
 
 def of_section(cause: str, section: str) -> str:

@@ -1,5 +1,6 @@
 """Brokers that hang, die and come back, while a daemon reads; and the signals that end it."""
 
+import json
 import signal
 import time
 
@@ -109,6 +110,86 @@ def test_lag_is_what_the_broker_says(over_kafka, admin, producer, topic):
     running.terminated()
 
     assert lagging == pytest.approx(2000 - read, abs=100 * seconds + 10)
+
+
+def cut_back(broker, partition, share):
+    """Cut the log of a partition of a broker that is down, as an unclean election would."""
+    data = broker._directory / "data"
+    (log,) = (data / partition).glob("*.log")
+    with log.open("r+b") as file:
+        file.truncate(int(log.stat().st_size * share))
+    doomed = [*(data / partition).glob("*index"), *(data / partition).glob("*.snapshot")]
+    for path in [*doomed, *data.glob(".kafka_cleanshutdown"), *data.glob("*recovery-point*")]:
+        path.unlink()
+
+
+@pytest.mark.slow
+def test_a_log_that_is_cut_back_goes_on_where_it_was_cut(own_broker, livevec):
+    rows = clicks(1300)
+    livevec.configure(
+        {
+            "source.kafka": {
+                "bootstrap_servers": [own_broker.bootstrap],
+                "topics": ["clicks"],
+                "on_truncated_log": "resume",
+            },
+            "sessions": {"lateness_seconds": 3600.0},
+            "checkpoint": {"interval_seconds": 0.3},
+        }
+    )
+
+    def produce_alone(n_from, n_until):
+        with KafkaProducer(bootstrap_servers=own_broker.bootstrap, linger_ms=0) as producer:
+            for at in range(n_from, n_until):
+                producer.send("clicks", json.dumps(rows[at]).encode(), partition=0)
+                if at % 100 == 99:  # a log is cut between batches
+                    producer.flush()
+
+    def cut(share):
+        own_broker.kill()
+        cut_back(own_broker, "clicks-0", share)
+        own_broker.start()
+
+    produce_alone(0, 1000)
+    running = livevec.start()
+    wait_for(has_committed(livevec, 1000), "the first clicks")
+    cut(0.65)
+    produce_alone(1000, 1100)
+    wait_for(has_committed(livevec, 1100), "what came behind the cut")
+    running.kill()
+    cut(0.5)
+    produce_alone(1100, 1200)
+    running = livevec.start()
+    wait_for(has_committed(livevec, 1200), "what came behind the second cut")
+    run = running.terminated()
+
+    assert run.code == 0
+    assert run.summary["clicks"] == 1200
+    assert run.events("log_was_truncated")[-1]["resumed_at"] < 700
+    assert run.complaints == []
+
+
+@pytest.mark.slow
+def test_a_topic_that_is_made_anew_while_it_is_read_is_read_again(
+    over_kafka, admin, broker, producer, topic
+):
+    rows = clicks(900)
+    over_kafka.configure({"source.kafka": {"on_recreated_topic": "restart"}})
+    produce(producer, topic, rows[:600])
+    running = over_kafka.start()
+    wait_for(has_committed(over_kafka, 600), "all clicks")
+
+    admin.delete_topics([topic])
+    wait_for(lambda: topic not in admin.list_topics(), "the end of the topic")
+    admin.create_topics({topic: {"num_partitions": N_PARTITIONS}}, wait_for_metadata=True)
+    with KafkaProducer(bootstrap_servers=broker.bootstrap) as fresh:
+        produce(fresh, topic, rows[600:])
+    wait_for(has_committed(over_kafka, 900), "the clicks of the new one")
+    run = running.terminated()
+
+    assert run.code == 0
+    assert over_kafka.newest().manifest.offsets == ends_of(topic, rows[600:])
+    assert len(run.events("topic_was_made_anew")) == N_PARTITIONS
 
 
 N_LOAD = 20_000
