@@ -116,6 +116,7 @@ def test_a_producer_that_was_mended_is_read_after_too_many_dead_letters(livevec)
     assert livevec.dead_letters() == []
 
 
+@pytest.mark.slow
 @pytest.mark.crash
 def test_dead_letters_that_were_rotated_away_begin_a_file_that_holds_each_new_one_once(livevec):
     broken = [*range(5), *range(1000, 3000, 10)]

@@ -120,6 +120,7 @@ def test_letters_of_a_run_are_in_the_topic_and_counted(livevec, broker, topics):
     assert not (livevec.state / "dead-letters.jsonl").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.crash
 def test_a_kill_behind_letters_that_no_generation_counts_loses_none(livevec, broker, topics):
     rows, broken = clicks(4000), set(range(7, 4000, 40))

@@ -54,6 +54,7 @@ def test_a_file_and_then_a_topic_in_one_run_train_the_pairs_of_one_stream(
     assert found(over_kafka) == expected(rows)
 
 
+@pytest.mark.slow
 def test_a_run_over_a_file_and_another_over_a_topic_train_the_pairs_of_one_stream(
     over_kafka, producer, topic, rows
 ):

@@ -113,6 +113,7 @@ def test_offsets_of_the_group_follow_the_generations(over_kafka, broker, produce
     consumer.close()
 
 
+@pytest.mark.slow
 def test_a_broker_that_cannot_be_reached_is_one_line_and_soon(livevec):
     with socket.socket() as unheard:
         unheard.bind(("127.0.0.1", 0))
@@ -140,6 +141,7 @@ def test_a_missing_topic_is_named(over_kafka):
     assert line.startswith("livevec: source.kafka.topics: expected topic 'no-such-topic'")
 
 
+@pytest.mark.slow
 def test_a_topic_that_was_made_anew_is_one_line_and_its_offsets_are_not_believed(
     over_kafka, broker, admin, producer, topic
 ):

@@ -103,6 +103,7 @@ def records_in(bootstrap, topic, n_partitions=N_PARTITIONS):
         return sum(consumer.end_offsets(places).values())
 
 
+@pytest.mark.slow
 def test_a_replay_that_is_interrupted_goes_on_and_all_is_learned(over_kafka, broker, new_topic):
     topic = new_topic()
     livevec = over_kafka(topic)

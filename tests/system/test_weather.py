@@ -219,6 +219,7 @@ def test_a_sigterm_under_full_load_drains_commits_and_loses_nothing(over_kafka, 
     assert over_kafka.newest().manifest.offsets == ends_of(topic, rows)
 
 
+@pytest.mark.slow
 def test_a_second_sigterm_ends_at_once_and_the_next_start_loses_nothing(
     over_kafka, producer, topic
 ):

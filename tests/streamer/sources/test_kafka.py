@@ -381,6 +381,7 @@ def test_a_setting_that_the_client_cannot_use_is_a_configuration_error():
 
 
 @pytest.mark.crash
+@pytest.mark.slow
 def test_a_broker_that_hangs_dies_and_comes_back_blocks_no_poll_and_loses_nothing(
     broker, tmp_path, open_source
 ):
