@@ -134,7 +134,7 @@ def presets(
         Preset | None, typer.Argument(help="One of them; all of them by default.")
     ] = None,
 ) -> None:
-    """Print what each preset of [clicks] stands for."""
+    """Print the TOML that each preset of the clicks' mapping stands for."""
     print("\n\n".join(as_toml(one) for one in ([name] if name else PRESETS)))
 
 
