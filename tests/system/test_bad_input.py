@@ -67,6 +67,7 @@ def with_clicks(livevec):
     return livevec
 
 
+@pytest.mark.slow
 def test_malformed_lines_become_dead_letters_and_nothing_is_lost(livevec):
     path = livevec.directory / "clicks.jsonl"
     path.write_bytes(lines_of_json(1000, {at: raw for at, (raw, _) in MALFORMED.items()}))
@@ -143,6 +144,7 @@ def test_dead_letters_that_were_rotated_away_begin_a_file_that_holds_each_new_on
     assert [one["offset"] for one in livevec.dead_letters()] == broken[5:]
 
 
+@pytest.mark.slow
 @pytest.mark.crash
 def test_dead_letters_come_once_though_a_killed_run_reads_their_lines_again(livevec):
     broken = set(range(3, 4000, 50))
@@ -254,6 +256,7 @@ def test_a_missing_column_is_named_beside_those_that_were_found(livevec):
     assert all(column in line for column in ("visitor", "item_id", "ts"))
 
 
+@pytest.mark.slow
 def test_a_damaged_newest_generation_falls_back_to_the_one_before_and_loses_nothing(livevec):
     rows = clicks(N)
     path = write_csv(livevec.directory / "clicks.csv", rows[: N // 2])
@@ -329,6 +332,7 @@ def test_a_disk_too_full_is_one_line_and_the_next_run_makes_up_for_it(with_click
     assert with_clicks.version()["generation"] == run.summary["generation"]
 
 
+@pytest.mark.slow
 @pytest.mark.crash
 def test_a_second_daemon_is_refused_while_the_first_lives_and_not_after_its_kill(livevec):
     livevec.read_from(write_csv(livevec.directory / "clicks.csv", clicks(N)), follow=True)
@@ -391,6 +395,7 @@ def test_a_file_that_opens_and_cannot_be_read_is_one_line(livevec):
     assert "/proc/self/mem: expected a file that can be read" in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
 def test_closed_standard_streams_are_no_error(with_clicks, closed):
     with_clicks.run("check-config")  # writes the configuration

@@ -19,7 +19,7 @@ ON_CLOSE = {
 @pytest.mark.parametrize(
     ("sessions", "kills", "n", "seconds"),
     [
-        pytest.param({}, 4, 8_000, 7.0, id="early"),
+        pytest.param({}, 4, 8_000, 7.0, id="early", marks=pytest.mark.slow),
         pytest.param(ON_CLOSE, 3, 7_000, 6.0, id="on_close", marks=pytest.mark.slow),
     ],
 )

@@ -61,6 +61,7 @@ def _has_read(running):
     return f"livevec_clicks_read_total {N}.0" in metrics
 
 
+@pytest.mark.slow
 def test_a_paused_daemon_is_superseded_and_harms_nothing_when_it_comes_back(following):
     livevec, path, rest = following
     first = livevec.start()

@@ -42,6 +42,7 @@ def run_pytest(*arguments: str, path: Path, **environment: str) -> subprocess.Co
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "ci", "outcome"),
     [

@@ -195,6 +195,7 @@ def test_a_topic_that_is_made_anew_while_it_is_read_is_read_again(
 N_LOAD = 20_000
 
 
+@pytest.mark.slow
 def test_a_sigterm_under_full_load_drains_commits_and_loses_nothing(over_kafka, producer, topic):
     rows = clicks(N_LOAD)
     produce(producer, topic, rows)
