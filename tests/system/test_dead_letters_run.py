@@ -17,12 +17,6 @@ pytestmark = pytest.mark.kafka
 N_PARTITIONS = 2
 
 
-@pytest.fixture(scope="module")
-def admin(broker):
-    with KafkaAdminClient(bootstrap_servers=broker.bootstrap) as client:
-        yield client
-
-
 @pytest.fixture
 def topics(admin):
     """Return the topics of clicks and of their dead letters."""

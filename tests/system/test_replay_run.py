@@ -17,12 +17,6 @@ N_PARTITIONS = 2
 DAY_MS = 86_400_000
 
 
-@pytest.fixture(scope="module")
-def admin(broker):
-    with KafkaAdminClient(bootstrap_servers=broker.bootstrap) as client:
-        yield client
-
-
 @pytest.fixture
 def new_topic(admin):
     def make():
