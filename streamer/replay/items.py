@@ -84,9 +84,9 @@ class MendedLetters:
             reason = CUT if not found.is_whole else NO_LETTER
             return Item(found.at, None, reason=reason, letter=found)
         try:
-            click = self._format(letter.partition.topic).read(letter.raw)
+            click = self._format(letter.partition.topic).read(letter.raw, letter.headers)
         except InvalidEvent as error:
-            return _left(found, error)
+            return _still_none(found, error)
         if isinstance(click, Filtered):
             return Item(found.at, None, reason=click.reason, letter=found)
         return found, click
@@ -97,11 +97,11 @@ class MendedLetters:
         topic = self._choice.topic or own
         key = letter.key if letter.key is not None else key_of(click)
         try:
-            value = self._format(own).written(letter.raw, seconds)
+            written = self._format(own).written(letter.raw, seconds, letter.headers)
         except InvalidEvent as error:
-            return _left(found, error)
+            return _still_none(found, error)
         partition = letter.partition.number if topic == own else None
-        record = Record(topic, value, key, partition=partition)
+        record = Record(topic, written.value, key, written.headers, partition)
         return Item(found.at, record, click.time_ms + seconds * 1000, letter=found)
 
     def _format(self, topic: str) -> Format:
@@ -151,7 +151,7 @@ class ClickFile:
             return self._left(line, error.reason, error.detail)
         if isinstance(click, Filtered):
             return self._left(line, click.reason, "left out by its mapping")
-        record = Record(self._topic, self._format.written(line.raw, 0), key_of(click))
+        record = Record(self._topic, self._format.written(line.raw, 0).value, key_of(click))
         return Item(line.number, record, click.time_ms)
 
     def _left(self, line: Line, reason: str, detail: str) -> Item:
@@ -165,7 +165,7 @@ def key_of(click: Click) -> bytes:
     return click.session or click.user
 
 
-def _left(found: Letter, error: InvalidEvent) -> Item:
+def _still_none(found: Letter, error: InvalidEvent) -> Item:
     now = replace(found.letter, reason=error.reason, detail=error.detail)
     return Item(found.at, None, reason=error.reason, letter=found._replace(letter=now))
 

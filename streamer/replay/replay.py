@@ -88,8 +88,12 @@ class Replay:
             assert options.topic is not None
             clicks = ClickFile(path, self._config, options.topic, options.skip)
             return clicks, clicks.count()
+        letters = self._letters(path)
+        found = {one.letter.reason for one in letters}
+        for reason in sorted(set(options.reason or ()) - found):
+            log.warning("no_such_letters", reason=reason, found=sorted(found))
         choice = Choice(options.topic, options.reason or (), options.keep_times)
-        items = MendedLetters(self._letters(path), self._config, choice).items(now_ms)
+        items = MendedLetters(letters, self._config, choice).items(now_ms)
         self._n_late = sum(self._is_late(item, now_ms) for item in items)
         return items, len(items)
 

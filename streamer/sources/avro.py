@@ -15,8 +15,8 @@ import numpy as np
 
 from streamer.errors import ConfigError, InvalidEvent
 from streamer.settings.clicks import ClickMapping
-from streamer.sources.clicks import MALFORMED
-from streamer.sources.decoding import NO_HEADERS, Columns, Decoder, Headers, Records, content
+from streamer.sources.clicks import MALFORMED, Headers
+from streamer.sources.decoding import Columns, Decoder, Records, content
 from streamer.sources.schema_registry import SchemaRegistry
 
 try:
@@ -62,7 +62,7 @@ class AvroDecoder(Decoder):
         self._registry.require(np.unique(np.ascontiguousarray(heads).view(">u4")).tolist())
         super()._parse(records, columns)
 
-    def fields(self, value: bytes | None, headers: Headers = NO_HEADERS) -> Mapping[str, Any]:
+    def fields(self, value: bytes | None, headers: Headers = ()) -> Mapping[str, Any]:
         """Return the fields of a record whose schema was required. Raises `InvalidEvent`."""
         del headers
         value = content(value)

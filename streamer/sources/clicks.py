@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from state.offsets import Partition
 
+Headers = Sequence[tuple[str, bytes | None]]  # of a Kafka record
+
 # Ids of different kinds are hashed under different seeds: user "5" is not session "5".
 ITEM_SEED = np.uint64(0)
 SESSION_SEED = np.uint64(1)
@@ -50,6 +52,7 @@ class DeadLetter:
     detail: str
     raw: bytes  # the whole record, or the head of one that was too long to hold
     key: bytes | None = None  # of the Kafka record
+    headers: Headers = ()  # of the Kafka record
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,7 @@ class ClickBatch:
     weights: NDArray[np.float32]  # (n,), > 0, scales the gradient of the click's pairs
     offsets: NDArray[np.int64]  # (n,)
     record_keys: Sequence[bytes | None] = ()  # (n,), of the Kafka records; () of a file's
+    record_headers: Sequence[Headers] = ()  # (n,), of the Kafka records; () where none has any
     dead_letters: tuple[DeadLetter, ...] = ()
     filtered: Mapping[str, int] = field(default_factory=dict)
 
@@ -86,4 +90,6 @@ class ClickBatch:
         start, length = self.record_starts[click], self.record_lengths[click]
         raw = self.buffer[start : start + length].tobytes()
         key = self.record_keys[click] if self.record_keys else None
-        return DeadLetter(self.partition, int(self.offsets[click]), reason, detail, raw, key)
+        headers = tuple(self.record_headers[click]) if self.record_headers else ()
+        offset = int(self.offsets[click])
+        return DeadLetter(self.partition, offset, reason, detail, raw, key, headers)

@@ -9,12 +9,10 @@ import numpy as np
 from kernels.clicks import split_csv
 from streamer.errors import ConfigError, InvalidEvent
 from streamer.settings.clicks import ClickMapping, is_template, listed, template_parts
-from streamer.sources.clicks import MALFORMED, MAX_RECORD_BYTES
+from streamer.sources.clicks import MALFORMED, MAX_RECORD_BYTES, Headers
 from streamer.sources.decoding import (
-    NO_HEADERS,
     Columns,
     Decoder,
-    Headers,
     Records,
     as_text,
     content,
@@ -54,7 +52,7 @@ class CsvDecoder(Decoder):
         else:
             super()._parse(records, columns)
 
-    def fields(self, value: bytes | None, headers: Headers = NO_HEADERS) -> Mapping[str, Any]:
+    def fields(self, value: bytes | None, headers: Headers = ()) -> Mapping[str, Any]:
         """Return the columns of the line. Raises `InvalidEvent`."""
         del headers
         text = as_text(content(value))

@@ -13,8 +13,8 @@ from streamer.config import Config
 from streamer.deadline import Deadline
 from streamer.errors import BrokerError, NotDelivered, RecordTooLarge
 from streamer.settings.sources import KafkaSource
-from streamer.sources.clicks import MAX_RAW_BYTES, DeadLetter
-from streamer.sources.dead_letters import DeadLetterQueue, DeadLetters
+from streamer.sources.clicks import MAX_RAW_BYTES, DeadLetter, Headers
+from streamer.sources.dead_letters import DeadLetterQueue, DeadLetters, headers_size
 from streamer.sources.kafka_client import SECTION
 from streamer.sources.kafka_producer import DELIVERY_SECONDS, Producer, Record, Sending
 
@@ -23,13 +23,15 @@ log = structlog.get_logger()
 CLOSE_SECONDS = 3.0
 CHUNK_LETTERS, CHUNK_BYTES = 500, 8 << 20  # on their way at once
 
-# Headers of a letter; the last two say how long the value and the key were that had to be cut.
+# Headers of a letter; the last three say how long the value and the key were that had to be cut,
+# and the headers that had to be left out.
 REASON, DETAIL, TOPIC, PARTITION, OFFSET = "reason", "detail", "topic", "partition", "offset"
-RAW_BYTES, KEY_BYTES = "raw_bytes", "key_bytes"
+RAW_BYTES, KEY_BYTES, HEADERS_BYTES = "raw_bytes", "key_bytes", "headers_bytes"
+OF_RECORD = "header."  # begins the name of a header that the record itself had
 
 
 class DeadLetterTopic(DeadLetterQueue):
-    """A record for each unusable click: its bytes and key, and in headers why and whence.
+    """A record for each unusable click: its bytes, key and headers; in more headers why and whence.
 
     Letters wait in memory for the next commit, and are sent on its thread, before it. So each
     letter that a generation counts is in the topic, and at least once: a restart reads the clicks
@@ -166,7 +168,7 @@ class DeadLetterTopic(DeadLetterQueue):
             raise NotDelivered(msg) from error
 
     def _record(self, letter: DeadLetter, at_most: int | None = None) -> Record:
-        headers = {
+        told = {
             REASON: letter.reason,
             DETAIL: letter.detail,
             TOPIC: letter.partition.topic,
@@ -175,10 +177,14 @@ class DeadLetterTopic(DeadLetterQueue):
         }
         value, key = letter.raw[:at_most], letter.key
         if len(value) < len(letter.raw):
-            headers[RAW_BYTES] = str(len(letter.raw))
+            told[RAW_BYTES] = str(len(letter.raw))
         if key is not None and at_most is not None and len(key) > at_most:
-            key, headers[KEY_BYTES] = key[:at_most], str(len(key))
-        return Record(self._topic, value, key, headers)
+            key, told[KEY_BYTES] = key[:at_most], str(len(key))
+        own = [(f"{OF_RECORD}{name}", one) for name, one in letter.headers]
+        if at_most is not None and headers_size(letter.headers) > at_most:
+            own, told[HEADERS_BYTES] = [], str(headers_size(letter.headers))
+        headers = [(name, one.encode()) for name, one in told.items()]
+        return Record(self._topic, value, key, [*headers, *own])
 
 
 def letters_kafka(config: Config, *topics: str) -> tuple[KafkaSource, str]:
@@ -193,14 +199,12 @@ def letters_kafka(config: Config, *topics: str) -> tuple[KafkaSource, str]:
     return config.source.kafka.model_copy(update={"topics": topics}), SECTION
 
 
-def from_headers(
-    headers: Iterable[tuple[str, bytes]], raw: bytes, key: bytes | None
-) -> tuple[DeadLetter, int]:
+def from_headers(headers: Headers, raw: bytes, key: bytes | None) -> tuple[DeadLetter, int]:
     """Return the letter that a record of its topic is, and how many bytes there were of it.
 
     A key that was cut is none. Raises `ValueError` for a record that is no letter.
     """
-    said = {name: value.decode(errors="replace") for name, value in headers}
+    said = {name: (value or b"").decode(errors="replace") for name, value in headers}
     missing = [one for one in (REASON, DETAIL, TOPIC, PARTITION, OFFSET) if one not in said]
     if missing:
         msg = f"expected headers of a dead letter, found no {', '.join(missing)}"
@@ -212,12 +216,18 @@ def from_headers(
         said[DETAIL],
         raw,
         None if KEY_BYTES in said else key,
+        tuple(
+            (name.removeprefix(OF_RECORD), one)
+            for name, one in headers
+            if name.startswith(OF_RECORD)
+        ),
     )
     return letter, int(said.get(RAW_BYTES, len(raw)))
 
 
 def _size(letter: DeadLetter) -> int:
-    return len(letter.raw) + len(letter.key or b"") + len(letter.detail)
+    texts = len(letter.raw) + len(letter.key or b"") + len(letter.detail)
+    return texts + headers_size(letter.headers)
 
 
 def _patience(deadline: Deadline) -> float:

@@ -13,7 +13,7 @@ from state.append_log import AppendLog
 from state.errors import NoSpace
 from state.offsets import Partition
 from streamer.errors import DeadLetterLimit
-from streamer.sources.clicks import MAX_RAW_BYTES, DeadLetter
+from streamer.sources.clicks import MAX_RAW_BYTES, DeadLetter, Headers
 
 FILE_NAME = "dead-letters.jsonl"
 
@@ -161,6 +161,14 @@ class DeadLetters(DeadLetterQueue):
             self._n_waiting = 0
 
 
+class _Header(msgspec.Struct, omit_defaults=True):
+    """A header of a Kafka record; a value that is no text is base64, and there may be none."""
+
+    name: str
+    value: str | None = None
+    value_base64: str | None = None
+
+
 class _Line(msgspec.Struct, omit_defaults=True):
     """A dead letter as a line of JSON; bytes that are no text are base64."""
 
@@ -174,12 +182,14 @@ class _Line(msgspec.Struct, omit_defaults=True):
     raw_bytes: int | None = None  # how many there were, where `raw` is only their head
     key: str | None = None
     key_base64: str | None = None
+    headers: list[_Header] = []
+    headers_bytes: int | None = None  # how many there were, where they were left out
 
 
 def to_line(
     letter: DeadLetter, at_most: int | None = MAX_RAW_BYTES, n_bytes: int | None = None
 ) -> bytes:
-    """Return a letter as a line of JSON with at most so many bytes of its record.
+    """Return a letter as a line of JSON with at most so many bytes of its record, or headers.
 
     `n_bytes` is how many there were, where `raw` does not hold them all.
     """
@@ -189,6 +199,10 @@ def to_line(
     line.raw_bytes = size if size > len(head) else None
     if letter.key is not None:
         line.key, line.key_base64 = _as_text(letter.key)
+    if at_most is not None and headers_size(letter.headers) > at_most:
+        line.headers_bytes = headers_size(letter.headers)
+    else:
+        line.headers = [_Header(name, *_as_text(value)) for name, value in letter.headers]
     return msgspec.json.encode(line) + b"\n"
 
 
@@ -208,11 +222,19 @@ def from_line(line: bytes) -> tuple[DeadLetter, int]:
         raise ValueError(msg)
     key = _as_bytes(found.key, found.key_base64)
     place = Partition(found.topic, found.partition)
-    letter = DeadLetter(place, found.offset, found.reason, found.detail, raw, key)
+    headers = tuple((one.name, _as_bytes(one.value, one.value_base64)) for one in found.headers)
+    letter = DeadLetter(place, found.offset, found.reason, found.detail, raw, key, headers)
     return letter, found.raw_bytes or len(raw)
 
 
-def _as_text(content: bytes) -> tuple[str | None, str | None]:
+def headers_size(headers: Headers) -> int:
+    """Return how many bytes the names and values of headers have."""
+    return sum(len(name.encode()) + len(value or b"") for name, value in headers)
+
+
+def _as_text(content: bytes | None) -> tuple[str | None, str | None]:
+    if content is None:
+        return None, None
     try:
         return content.decode(), None
     except UnicodeDecodeError:

@@ -8,7 +8,7 @@ click in its place, as a dead letter, or filtered. Why a record is no click is o
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,13 +32,13 @@ from streamer.sources.clicks import (
     USER_SEED,
     ClickBatch,
     DeadLetter,
+    Headers,
 )
 from streamer.sources.event_times import column_to_ms
 from streamer.sources.mapping import Click, ClickReader, Filtered
 
-Headers = Sequence[tuple[str, bytes | None]]  # of a Kafka record
+T = TypeVar("T")
 
-NO_HEADERS: Headers = ()
 NO_VALUE = -1  # the length of a record without a value
 _N_IDS = 4  # of a click: item, user, session, event
 _N_KERNEL_IDS = 3  # of those that a kernel finds
@@ -61,9 +61,21 @@ class Records(NamedTuple):
         length = MAX_RAW_BYTES if length == TOO_LONG else max(length, 0)
         return self.buffer[start : start + length].tobytes()
 
-    def key(self, i: int) -> bytes | None:
-        """Return the key of record i, if its source has keys."""
-        return self.keys[i] if self.keys else None
+    def of_headers(self, i: int) -> Headers:
+        """Return the headers of record i, if there are any."""
+        return tuple(self.headers[i]) if self.headers else ()
+
+    def dead_letter(self, i: int, partition: Partition, error: InvalidEvent) -> DeadLetter:
+        """Return record i, which is no click, as a dead letter."""
+        return DeadLetter(
+            partition,
+            int(self.offsets[i]),
+            error.reason,
+            error.detail,
+            self.raw(i),
+            self.keys[i] if self.keys else None,
+            self.of_headers(i),
+        )
 
     def only(self, i: int) -> "Records":
         """Return record i by itself."""
@@ -118,7 +130,8 @@ class Decoder(ABC):
 
         A length of -1 is a record without a value, `TOO_LONG` one of which only the head is
         there. A buffer that cannot be written is copied: the kernels are compiled for others.
-        `keys` and `headers` are those of Kafka records, one of each a record, or none at all.
+        `keys` and `headers` are those of Kafka records, one of each a record, or none at all:
+        `headers` are none, too, where no record has any.
         """
         buffer = np.require(buffer, np.uint8, ["C", "W"])
         records = Records(buffer, starts, lengths, offsets, keys, headers)
@@ -150,7 +163,7 @@ class Decoder(ABC):
     def _decode(
         self, partition: Partition, records: Records, next_offset: int, poison: Sequence[int]
     ) -> ClickBatch:
-        _, starts, lengths, offsets, keys, _ = records
+        _, starts, lengths, offsets, keys, headers = records
         n = len(starts)
         columns = Columns(
             np.empty((2 * _N_IDS, n), np.int64),
@@ -180,6 +193,7 @@ class Decoder(ABC):
             weights=columns.weights[kept],
             offsets=offsets[kept],
             record_keys=_kept(keys, kept),
+            record_headers=_kept(headers, kept),
             dead_letters=dead_letters,
             filtered=filtered,
         )
@@ -197,8 +211,7 @@ class Decoder(ABC):
             try:
                 click = _refuse() if i in poison else self._read_one(records, i)
             except InvalidEvent as error:
-                letter = (error.reason, error.detail, records.raw(i), records.key(i))
-                dead_letters.append(DeadLetter(partition, int(records.offsets[i]), *letter))
+                dead_letters.append(records.dead_letter(i, partition, error))
                 continue
             if isinstance(click, Filtered):
                 filtered[click.reason] += 1
@@ -214,8 +227,7 @@ class Decoder(ABC):
             msg = f"expected at most {MAX_RECORD_BYTES} bytes, found more"
             raise InvalidEvent(MALFORMED, msg)
         value = records.raw(i) if length >= 0 else None
-        headers = records.headers[i] if records.headers else NO_HEADERS
-        return self.reader.read(self.fields(value, headers))
+        return self.reader.read(self.fields(value, records.of_headers(i)))
 
     def _parse(self, records: Records, columns: Columns) -> None:
         """Read what is plain, and flag the rest; all of it where no kernel knows the format."""
@@ -223,7 +235,7 @@ class Decoder(ABC):
         columns.flags[:] = 1
 
     @abstractmethod
-    def fields(self, value: bytes | None, headers: Headers = NO_HEADERS) -> Mapping[str, Any]:
+    def fields(self, value: bytes | None, headers: Headers = ()) -> Mapping[str, Any]:
         """Return the fields of one record, plain or not. Raises `InvalidEvent`."""
 
 
@@ -312,5 +324,6 @@ def _event_keys(buffer: NDArray[np.uint8], spans: NDArray[np.int64]) -> NDArray[
     return keys
 
 
-def _kept(keys: Sequence[bytes | None], kept: NDArray[np.intp]) -> Sequence[bytes | None]:
-    return keys if len(keys) == len(kept) else [keys[i] for i in kept.tolist()] if keys else ()
+def _kept(column: Sequence[T], kept: NDArray[np.intp]) -> Sequence[T]:
+    is_all = len(column) in {0, len(kept)}
+    return column if is_all else [column[i] for i in kept.tolist()]

@@ -10,12 +10,10 @@ import numpy as np
 from kernels.clicks import parse_json
 from streamer.errors import InvalidEvent
 from streamer.settings.clicks import ClickMapping
-from streamer.sources.clicks import MALFORMED
+from streamer.sources.clicks import MALFORMED, Headers
 from streamer.sources.decoding import (
-    NO_HEADERS,
     Columns,
     Decoder,
-    Headers,
     Records,
     as_text,
     content,
@@ -42,7 +40,7 @@ class JsonDecoder(Decoder):
         else:
             super()._parse(records, columns)
 
-    def fields(self, value: bytes | None, headers: Headers = NO_HEADERS) -> Mapping[str, Any]:
+    def fields(self, value: bytes | None, headers: Headers = ()) -> Mapping[str, Any]:
         """Return the members of the object. Raises `InvalidEvent`."""
         del headers
         return json_object(content(value))

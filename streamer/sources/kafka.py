@@ -256,6 +256,7 @@ class KafkaClicks:
         values = [record.value for record in fetched.records]
         lengths = np.array([NULL_LENGTH if v is None else len(v) for v in values], np.int64)
         sizes = np.maximum(lengths, 0)
+        headers = [record.headers for record in fetched.records]
         return self._decoders.of(fetched.partition.topic).decode(
             fetched.partition,
             np.frombuffer(bytearray().join(v or b"" for v in values), np.uint8),
@@ -264,5 +265,5 @@ class KafkaClicks:
             np.array([record.offset for record in fetched.records], np.int64),
             fetched.next_offset,
             [record.key for record in fetched.records],
-            [record.headers for record in fetched.records],
+            headers if any(headers) else (),
         )

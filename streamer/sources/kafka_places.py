@@ -29,7 +29,7 @@ from streamer.sources.kafka_watch import Sight, Watch
 
 log = structlog.get_logger()
 
-STALLED_SECONDS = 60.0
+ASK_ANEW_SECONDS = 60.0
 VERIFY_SECONDS = 3.0  # for the last records that were read
 
 T = TypeVar("T")
@@ -216,7 +216,7 @@ class Places:
             if sight.stable_ends.get(partition, 0) <= place or self._fetches.is_idle(partition):
                 continue
             last, since = before.get(partition, (place, now))
-            if last == place and now - since > STALLED_SECONDS:
+            if last == place and now - since > ASK_ANEW_SECONDS:
                 log.warning("partition_stalled", partition=str(partition), offset=place)
                 self._fetches.ask_anew(partition)
                 since = now

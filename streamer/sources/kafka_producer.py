@@ -1,7 +1,6 @@
 """How kafka-python sends: a producer that is let in as our consumer is, and says why not."""
 
-from collections.abc import Callable, Iterable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from kafka import KafkaProducer
@@ -9,6 +8,7 @@ from kafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLarg
 
 from streamer.errors import BrokerError, RecordTooLarge
 from streamer.settings.sources import KafkaSource
+from streamer.sources.clicks import Headers
 from streamer.sources.kafka_client import SECTION, Explained, check_client, connected, of_section
 from streamer.sources.kafka_cluster import Cluster
 from streamer.sources.kafka_connections import WatchedClient
@@ -25,7 +25,6 @@ _DEFAULTS: dict[str, Any] = {
     # How long a record may be is the topic's to say: this is above the longest that we read.
     "max_request_size": 32 << 20,
 }
-_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class Record(NamedTuple):
@@ -34,7 +33,7 @@ class Record(NamedTuple):
     topic: str
     value: bytes
     key: bytes | None
-    headers: Mapping[str, str] = _NO_HEADERS
+    headers: Headers = ()
     partition: int | None = None
 
 
@@ -116,9 +115,12 @@ class Producer:
                 raise BrokerError(msg)
 
     def send(self, record: Record) -> Sending:
-        """Hand a record over; blocks, for `REQUEST_SECONDS`, only where the topic is gone."""
+        """Hand a record over; blocks, for `REQUEST_SECONDS`, only where the topic is gone.
+
+        Headers without a value are left out: the client cannot send them.
+        """
         expected = f"topic {record.topic!r} at {self.where} to take a record"
-        headers = [(name, value.encode()) for name, value in record.headers.items()]
+        headers = [(name, value) for name, value in record.headers if value is not None]
         try:
             future = self._producer.send(
                 record.topic, record.value, record.key, headers, record.partition

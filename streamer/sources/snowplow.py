@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from streamer.errors import InvalidEvent
-from streamer.sources.clicks import MALFORMED
-from streamer.sources.decoding import NO_HEADERS, Decoder, Headers, as_text, content
+from streamer.sources.clicks import MALFORMED, Headers
+from streamer.sources.decoding import Decoder, as_text, content
 from streamer.sources.json_clicks import json_object
 
 COLUMNS = (
@@ -39,7 +39,7 @@ COLUMNS = (
 class SnowplowDecoder(Decoder):
     """Each record is one enriched event; one that begins as a JSON object is one."""
 
-    def fields(self, value: bytes | None, headers: Headers = NO_HEADERS) -> Mapping[str, Any]:
+    def fields(self, value: bytes | None, headers: Headers = ()) -> Mapping[str, Any]:
         """Return the members or the columns of an event. Raises `InvalidEvent`."""
         del headers
         value = content(value)

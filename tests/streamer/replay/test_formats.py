@@ -25,7 +25,7 @@ def test_what_is_not_the_time_stays_to_the_last_byte():
         b'{"big":12345678901234567890123, "f":1.10,"ts" : 5000 ,"item_id":"\\u00e9","x":{"ts": 1}}'
     )
 
-    moved = form.written(raw, 7)
+    moved = form.written(raw, 7).value
 
     assert moved == (
         b'{"big":12345678901234567890123,"f":1.10,"ts":12000,"item_id":"\\u00e9","x":{"ts": 1}}'
@@ -35,7 +35,7 @@ def test_what_is_not_the_time_stays_to_the_last_byte():
 def test_a_time_that_is_kept_leaves_the_whole_record():
     raw = b' {"ts" : 5,  "item_id":"i"} '
 
-    assert ValueFormat(Clicks()).written(raw, 0) == raw
+    assert ValueFormat(Clicks()).written(raw, 0).value == raw
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_a_time_that_is_kept_leaves_the_whole_record():
 def test_a_time_is_moved_in_its_own_unit_and_type(unit, time, expected):
     form = ValueFormat(Clicks(time="when", time_unit=unit))
 
-    assert form.written(b'{"when":%s,"ts":1}' % time, 7) == b'{"when":%s,"ts":1}' % expected
+    assert form.written(b'{"when":%s,"ts":1}' % time, 7).value == b'{"when":%s,"ts":1}' % expected
 
 
 def test_a_time_inside_an_object_is_moved_there():
@@ -61,7 +61,7 @@ def test_a_time_inside_an_object_is_moved_there():
     for placed in ({"timestamp": time}, {"sent": {"by": "x", "at": time}}, {"sent.at": time}):
         raw = json.dumps({**call, **placed}).encode()
 
-        moved = form.written(raw, 7)
+        moved = form.written(raw, 7).value
 
         assert moved.replace(b" ", b"") == raw.replace(b"03:00:00", b"03:00:07").replace(b" ", b"")
         assert form.read(moved).time_ms == form.read(raw).time_ms + 7000
@@ -79,8 +79,8 @@ def test_an_enriched_event_stays_columns_between_tabs_or_an_object():
     form = ValueFormat(ClickMapping(preset="snowplow"))
     later = ENRICHED | {"collector_tstamp": "2017-10-01 03:00:07.123"}
 
-    tsv = form.written("\t".join(ENRICHED.values()).encode(), 7)
-    of_json = form.written(json.dumps(ENRICHED).encode(), 7)
+    tsv = form.written("\t".join(ENRICHED.values()).encode(), 7).value
+    of_json = form.written(json.dumps(ENRICHED).encode(), 7).value
 
     assert tsv == "\t".join(later.values()).encode()
     assert json.loads(of_json) == later
@@ -94,7 +94,7 @@ def test_a_file_of_enriched_events_has_no_header_whatever_its_name(tmp_path):
     form = format_of_file(path, FileSource(paths=(path,)), ClickMapping(preset="snowplow"))
 
     assert form.first_line == 0
-    assert form.written(line.encode(), 0) == line.encode()
+    assert form.written(line.encode(), 0).value == line.encode()
 
 
 def test_a_time_that_is_encoded_cannot_be_moved():
@@ -103,10 +103,46 @@ def test_a_time_that_is_encoded_cannot_be_moved():
     raw = json.dumps({**event, "data_base64": base64.b64encode(data).decode()}).encode()
     form = ValueFormat(ClickMapping(preset="cloudevents", time="data.at"))
 
-    assert form.written(raw, 0) == raw
+    assert form.written(raw, 0).value == raw
     with pytest.raises(InvalidEvent, match="found it encoded") as caught:
         form.written(raw, 7)
     assert caught.value.reason == FIXED_TIME
+
+
+ATTRIBUTES = (
+    ("ce_specversion", b"1.0"),
+    ("content-type", b"application/json"),
+    ("CE_Time", b"2017-10-01T03:00:00.5Z"),
+    ("trace", None),
+)
+OF_DATA = {"time": "data.at", "time_unit": "ms"}
+
+
+@pytest.mark.parametrize("own", [{}, OF_DATA])
+def test_of_an_event_in_binary_the_attribute_or_the_data_are_moved(own):
+    form = format_of_topic("clicks", Clicks(preset="cloudevents", **own))
+    raw = b'{"item_id":"i","user_id":"u","at":5000,"n":1.50}'
+
+    moved = form.written(raw, 7, ATTRIBUTES)
+
+    assert form.read(*moved).time_ms == form.read(raw, ATTRIBUTES).time_ms + 7000
+    if own:
+        assert moved == (raw.replace(b"5000", b"12000"), ATTRIBUTES)
+    else:
+        later = ("CE_Time", b"2017-10-01T03:00:07.5Z")
+        assert moved == (raw, (*ATTRIBUTES[:2], later, ATTRIBUTES[3]))
+    assert form.written(raw, 0, ATTRIBUTES) == (raw, ATTRIBUTES)
+
+
+def test_of_a_structured_event_the_headers_stay():
+    form = format_of_topic("clicks", Clicks(preset="cloudevents"))
+    told = (("content-type", b"application/cloudevents+json"), ("ce_time", b"of nobody"))
+    raw = (
+        b'{"specversion":"1.0","id":"1","source":"/s","type":"t","time":"2017-10-01T03:00:00Z",'
+        b'"data":{"item_id":"i","user_id":"u"}}'
+    )
+
+    assert form.written(raw, 7, told) == (raw.replace(b"03:00:00", b"03:00:07"), told)
 
 
 def test_avro_cannot_be_written():
@@ -125,7 +161,7 @@ def test_a_line_of_csv_is_the_same_click_as_json(unit, time):
     form = CsvFormat(settings, header, ";", "clicks.csv")
     line = f'{time};ann;;"a;b";7'.encode()
 
-    value = form.written(line, 0)
+    value = form.written(line, 0).value
 
     assert ValueFormat(settings).read(value) == form.read(line)
     record = json.loads(value)
@@ -136,7 +172,8 @@ def test_a_line_of_csv_is_the_same_click_as_json(unit, time):
     }
     assert isinstance(record["ts"], str) == (unit == "iso8601")
     assert (
-        ValueFormat(settings).read(form.written(line, 9)).time_ms == form.read(line).time_ms + 9000
+        ValueFormat(settings).read(form.written(line, 9).value).time_ms
+        == form.read(line).time_ms + 9000
     )
 
 
@@ -175,7 +212,7 @@ def test_a_file_that_cannot_be_read_is_a_fault(tmp_path):
 def test_the_time_that_is_moved_is_the_one_that_is_read(raw, expected):
     form = ValueFormat(Clicks(time=["a.b.t", "sent"]))
 
-    assert form.written(raw, 7) == expected
+    assert form.written(raw, 7).value == expected
 
 
 def test_an_encoded_time_cannot_be_moved():
@@ -188,8 +225,8 @@ def test_an_encoded_time_cannot_be_moved():
     )
 
     assert form.read(encoded) == form.read(plain)
-    assert form.written(plain, 7) == plain.replace(b"5000", b"12000")
-    assert form.written(encoded, 0) == encoded
+    assert form.written(plain, 7).value == plain.replace(b"5000", b"12000")
+    assert form.written(encoded, 0).value == encoded
     with pytest.raises(InvalidEvent, match="'data' as JSON") as found:
         form.written(encoded, 7)
     assert found.value.reason == FIXED_TIME
@@ -202,7 +239,7 @@ def test_an_event_of_snowplow_stays_what_it_is():
     fields["collector_tstamp"] = "2026-03-01 10:00:00.123"
     tsv = "\t".join(fields.values()).encode()
 
-    moved = form.written(tsv, 7)
+    moved = form.written(tsv, 7).value
 
     assert form.read(moved).time_ms == form.read(tsv).time_ms + 7000
     changed = [
@@ -212,7 +249,7 @@ def test_an_event_of_snowplow_stays_what_it_is():
     ]
     assert changed == ["collector_tstamp"]
     as_json = json.dumps(fields).encode()
-    assert form.read(form.written(as_json, 7)).time_ms == form.read(tsv).time_ms + 7000
+    assert form.read(form.written(as_json, 7).value).time_ms == form.read(tsv).time_ms + 7000
 
 
 def test_csv_of_a_composed_and_weighted_mapping_is_the_same_click_as_json():
@@ -232,7 +269,7 @@ def test_csv_of_a_composed_and_weighted_mapping_is_the_same_click_as_json():
     line = b"news,7,,c,,5.5,buy,2"
 
     for seconds in (0, 9):
-        click = ValueFormat(mapping).read(form.written(line, seconds))
+        click = ValueFormat(mapping).read(form.written(line, seconds).value)
         moved = form.read(line)._replace(time_ms=5500 + 1000 * seconds)
         # An event id with the time in it is another one.
         assert click[:3] == moved[:3] == (b"news:7", b"c", b"")

@@ -114,6 +114,19 @@ def test_each_letter_is_read_under_the_mapping_of_its_topic(mended, of_calls):
     assert json.loads(items[0].record.value)["timestamp"].startswith("2027-")
 
 
+def test_an_event_in_binary_is_put_back_with_its_headers(mended):
+    told = [("ce_specversion", b"1.0"), ("ce_time", b"2026-01-01T00:00:00Z"), ("trace", b"\xff")]
+    raw = b'{"item_id":"i","user_id":"u"}'
+    one = replace(letter(raw=raw), headers=tuple(told))
+    config = settings.load(None, clicks={"preset": "cloudevents"})
+
+    (item,) = mended(one, config=config)
+
+    told[1] = ("ce_time", b"2027-01-15T08:00:00Z")
+    assert (item.record.value, item.record.headers) == (raw, tuple(told))
+    assert item.time_ms == NOW_MS
+
+
 def test_letters_are_not_put_where_they_would_be_no_clicks(mended, of_calls):
     with pytest.raises(ConfigError, match="in the mapping of topic 'clicks'"):
         mended(letter(1, CALLS[0], topic="calls"), config=of_calls, topic="clicks")

@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.errors import KafkaTimeoutError
+from structlog.testing import capture_logs
 
 from state.offsets import Partition
 from streamer import config as settings
@@ -110,6 +111,23 @@ def test_letters_of_a_file_go_back_to_their_place_and_the_rest_is_kept(
     (rest,) = (tmp_path / "rest.jsonl").read_bytes().splitlines()
     kept, _ = from_line(rest)
     assert (kept.offset, kept.reason, kept.raw) == (2, "bad_time", letters[1].raw)
+
+
+def test_a_reason_that_no_letter_has_is_told(tmp_path, replay):
+    path = write_letters(tmp_path / "letters.jsonl", [letter("clicks")])
+
+    with capture_logs() as told:
+        summary = replay(path, reason=["futur", "future"], dry_run=True)
+
+    assert summary["usable"] == 1
+    assert told == [
+        {
+            "event": "no_such_letters",
+            "reason": "futur",
+            "found": ["future"],
+            "log_level": "warning",
+        }
+    ]
 
 
 def test_a_partition_that_the_topic_has_not_is_left_to_the_key(tmp_path, broker, new_topic, replay):

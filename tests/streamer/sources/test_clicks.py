@@ -300,20 +300,25 @@ def test_a_record_of_which_only_the_head_is_there_is_malformed():
     assert len(batch) == 1
 
 
-def test_each_click_and_each_dead_letter_has_the_key_of_its_record():
+def test_each_click_and_each_dead_letter_has_the_key_and_the_headers_of_its_record():
     values = [_record(), b"no click", _record(), _record()]
     starts = np.cumsum([0, *(len(value) for value in values[:-1])])
     lengths = np.array([len(value) for value in values], np.int64)
     data = np.frombuffer(bytearray(b"".join(values)), np.uint8)
     keys = [b"a", b"b", None, b"d"]
+    headers = [(), [("h", b"of b")], [], [("h", None), ("h", b"of d")]]
 
-    batch = JsonDecoder(config.Clicks()).decode(PARTITION, data, starts, lengths, starts, 9, keys)
+    batch = JsonDecoder(config.Clicks()).decode(
+        PARTITION, data, starts, lengths, starts, 9, keys, headers
+    )
 
     assert list(batch.record_keys) == [b"a", None, b"d"]
-    assert [letter.key for letter in batch.dead_letters] == [b"b"]
+    assert [(one.key, one.headers) for one in batch.dead_letters] == [(b"b", (("h", b"of b"),))]
     late = batch.dead_letter(2, "future", "why")
     assert (late.raw, late.key, late.offset) == (_record(), b"d", int(starts[3]))
-    assert _json(_record()).dead_letter(0, "future", "why").key is None
+    assert late.headers == (("h", None), ("h", b"of d"))
+    of_no_record = _json(_record()).dead_letter(0, "future", "why")
+    assert (of_no_record.key, of_no_record.headers) == (None, ())
 
 
 def test_a_buffer_that_cannot_be_written_is_decoded_too():

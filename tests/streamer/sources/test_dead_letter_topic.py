@@ -71,8 +71,8 @@ def open_letters(broker):
         one.close()
 
 
-def letter(offset=7, raw=b"{", key=None, reason="malformed"):
-    return DeadLetter(PARTITION, offset, reason, "expected a JSON object", raw, key)
+def letter(offset=7, raw=b"{", key=None, reason="malformed", headers=()):
+    return DeadLetter(PARTITION, offset, reason, "expected a JSON object", raw, key, headers)
 
 
 def records(bootstrap, topic):
@@ -186,7 +186,12 @@ def test_where_next_to_nothing_fits_the_headers_still_do(broker, new_topic, open
 
 def test_a_letter_is_read_back_from_its_record(broker, new_topic, open_letters):
     letters = open_letters(topic := new_topic(**{"max.message.bytes": "20000"}))
-    sent = [letter(1, b"{", b"ann"), letter(2, b"x" * 30_000, b"k" * 5000)]
+    told = (("reason", b"its own"), ("bytes", b"\xff"), ("without a value", None))
+    long = (("h", b"x" * 5000),)
+    sent = [
+        letter(1, b"{", b"ann", headers=told),
+        letter(2, b"x" * 30_000, b"k" * 5000, headers=long),
+    ]
     letters.append(sent)
     letters.close()
 
@@ -194,10 +199,10 @@ def test_a_letter_is_read_back_from_its_record(broker, new_topic, open_letters):
         from_headers(one.headers, one.value, one.key) for one in records(broker.bootstrap, topic)
     ]
 
-    assert whole == (sent[0], 1)
-    assert cut == (replace(sent[1], raw=b"x" * 4096, key=None), 30_000)
+    assert whole == (replace(sent[0], headers=told[:2]), 1)
+    assert cut == (replace(sent[1], raw=b"x" * 4096, key=None, headers=()), 30_000)
     with pytest.raises(ValueError, match=r"found no detail, topic, partition, offset"):
-        from_headers([("reason", b"r")], b"{", None)
+        from_headers([("reason", b"r"), ("topic ", None)], b"{", None)
 
 
 def test_where_the_topic_is_gone_a_try_asks_for_it_once(admin, new_topic, open_letters):

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -81,12 +82,22 @@ def test_a_long_record_is_cut_and_its_line_says_how_long_it_was(path):
 @pytest.mark.parametrize("key", [None, b"ann", b"", b"\xff"])
 @pytest.mark.parametrize("raw", [b"{", b"", b"\xff\x00", "é\n".encode()])
 def test_a_letter_can_be_read_back_from_its_line(raw, key):
-    letter = DeadLetter(PARTITION, 7, "malformed", "expected a JSON object", raw, key)
+    headers = (("é", key), ("é", raw), ("empty", b""))
+    letter = DeadLetter(PARTITION, 7, "malformed", "expected a JSON object", raw, key, headers)
 
-    assert from_line(to_line(letter)) == (letter, len(raw))
+    assert from_line(to_line(letter, 100)) == (letter, len(raw))
     head, n_bytes = from_line(to_line(letter, at_most=1))
     assert (head.raw, n_bytes) == (raw[:1], len(raw))
     assert from_line(to_line(head, n_bytes=n_bytes)) == (head, n_bytes)
+
+
+def test_headers_that_are_too_long_for_a_line_are_left_out_and_counted():
+    letter = DeadLetter(PARTITION, 7, "r", "d", b"{", None, (("name", b"x" * 96),))
+
+    assert from_line(to_line(letter, 100)) == (letter, 1)
+    line = to_line(letter, 99)
+    assert json.loads(line)["headers_bytes"] == 100
+    assert from_line(line) == (replace(letter, headers=()), 1)
 
 
 def test_a_letter_of_a_line_that_has_no_key_yet_is_read_back():

@@ -419,7 +419,7 @@ def test_a_broker_that_hangs_dies_and_comes_back_blocks_no_poll_and_loses_nothin
 def test_a_partition_that_the_client_has_forgotten_is_asked_for_anew(
     new_topic, producer, open_source, monkeypatch
 ):
-    monkeypatch.setattr(kafka_places, "STALLED_SECONDS", 0.5)
+    monkeypatch.setattr(kafka_places, "ASK_ANEW_SECONDS", 0.5)
     topic = new_topic(2)
     source = open_source(topic)
     read_to_end(source)
