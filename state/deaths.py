@@ -13,7 +13,7 @@ late may cost a click that kills three more deaths, and nothing else.
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -62,111 +62,6 @@ class Quarantined(NamedTuple):
 
     partition: Partition
     offset: int
-
-
-@dataclass(frozen=True)
-class Deaths:
-    """What is known of deaths in a state directory, and the note of what is under way.
-
-    Made by `begin`; `Deaths()` knows none and notes nothing. `counted` are the places at which
-    the process before died, with the deaths there so far; `condemned` the clicks that are
-    quarantined since.
-    """
-
-    suspected: Mapping[tuple[str, Partition], tuple[Place, ...]] = field(default_factory=dict)
-    quarantined: frozenset[Quarantined] = frozenset()
-    counted: tuple[tuple[Place, int], ...] = ()
-    condemned: tuple[Quarantined, ...] = ()
-    term: int = 0
-    descriptor: int = -1
-
-    @classmethod
-    def begin(
-        cls, directory: Path, tenure: Tenure, position: Offsets, *, is_contested: bool = False
-    ) -> Self:
-        """Count the death that a note tells of, and begin to note; called once by each start.
-
-        Places that lie before `position` have been passed, and are forgotten. The process from
-        which a contested directory was taken is not dead: its note counts nothing. Raises
-        `StateError` where `deaths.json` is not what was written.
-        """
-        tenure.check()
-        record = _Record.read(directory / _COUNTED)
-        notes = [] if is_contested else list(_noted(directory / _UNDER_WAY, record.through))
-        record.places.update(notes)
-        condemned = record.condemn()
-        record.forget(position)
-        record.through = tenure.term - 1
-        if record.places or record.quarantined or (directory / _COUNTED).exists():
-            durable.write(directory / _COUNTED, record.to_json())
-        path = directory / _UNDER_WAY
-        durable.write(path, _NOTHING.ljust(2 * _SLOT_BYTES, _NOTHING))
-        suspected: dict[tuple[str, Partition], tuple[Place, ...]] = {}
-        for place in record.places:
-            key = place.stage, place.partition
-            suspected[key] = (*suspected.get(key, ()), place)
-        return cls(
-            suspected,
-            frozenset(record.quarantined),
-            tuple((place, record.places[place]) for place in notes),
-            tuple(condemned),
-            tenure.term,
-            os.open(path, os.O_RDWR),
-        )
-
-    def alone(self, stage: str, partition: Partition, offsets: NDArray[np.int64]) -> list[int]:
-        """Return which of the clicks at `offsets` are to be taken one by one, as indexes."""
-        if (stage, partition) not in self.suspected:
-            return []
-        is_alone = np.zeros(len(offsets), np.bool_)
-        for place in self.suspected[stage, partition]:
-            is_alone |= (place.first <= offsets) & (offsets < place.next)
-        found: list[int] = np.flatnonzero(is_alone).tolist()
-        return found
-
-    def refused(self, partition: Partition, offsets: NDArray[np.int64]) -> list[int]:
-        """Return which of the clicks at `offsets` are quarantined, as indexes."""
-        if not self.quarantined:
-            return []
-        quarantined = [one.offset for one in self.quarantined if one.partition == partition]
-        found: list[int] = np.flatnonzero(np.isin(offsets, quarantined)).tolist()
-        return found
-
-    def taken(
-        self, stage: str, partition: Partition, offsets: NDArray[np.int64]
-    ) -> Iterator[tuple[int, int]]:
-        """Yield (begin, end) of the clicks at `offsets` to take together, each noted before.
-
-        The note is cleared after the last; where an error or a death ends the loop, it stays.
-        """
-        cuts = {0, len(offsets)}
-        cuts.update(cut for i in self.alone(stage, partition, offsets) for cut in (i, i + 1))
-        for begin, end in pairwise(sorted(cuts)):
-            self.note(stage, partition, int(offsets[begin]), int(offsets[end - 1]) + 1)
-            yield begin, end
-        self.clear(stage)
-
-    def note(self, stage: str, partition: Partition, first: int, next_offset: int) -> None:
-        """Note that clicks from `first` to before `next_offset` are under way."""
-        if self.descriptor < 0:
-            return
-        fields = [self.term, partition.topic, partition.number, first, next_offset]
-        self._write(stage, json.dumps(fields).encode() + _NOTHING)
-
-    def clear(self, *stages: str) -> None:
-        """Note that nothing is under way, at these stages or at any."""
-        if self.descriptor >= 0:
-            for stage in stages or _SLOTS:
-                self._write(stage, _NOTHING)
-
-    def close(self) -> None:
-        """Release the note; what it says stays. Called once, at the end."""
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-
-    def _write(self, stage: str, line: bytes) -> None:
-        with suppress(OSError):  # a full disk that wants a copy of the page stops no click
-            os.pwrite(self.descriptor, line[:_SLOT_BYTES], _SLOTS[stage])
 
 
 @dataclass
@@ -229,8 +124,129 @@ class _Record:
             if place.next <= position.get(place.partition, 0):
                 del self.places[place]
 
+    def absolve(self, partition: Partition, begin: int) -> bool:
+        """Forget a partition from `begin` on; tell whether there was anything."""
+        before = len(self.places) + len(self.quarantined)
+        for place in list(self.places):
+            if place.partition == partition and place.next > begin:
+                del self.places[place]
+        self.quarantined = [
+            one for one in self.quarantined if one.partition != partition or one.offset < begin
+        ]
+        return len(self.places) + len(self.quarantined) < before
+
     def _deaths_at(self, click: Place) -> int:
         return sum(n for place, n in self.places.items() if place.covers(click))
+
+
+@dataclass
+class Deaths:
+    """What is known of deaths in a state directory, and the note of what is under way.
+
+    Made by `begin`; `Deaths()` knows none and notes nothing. `counted` are the places at which
+    the process before died, with the deaths there so far; `condemned` the clicks that are
+    quarantined since.
+    """
+
+    record: _Record = field(default_factory=_Record)
+    path: Path | None = None  # of the record
+    counted: tuple[tuple[Place, int], ...] = ()
+    condemned: tuple[Quarantined, ...] = ()
+    term: int = 0
+    descriptor: int = -1
+
+    @classmethod
+    def begin(
+        cls, directory: Path, tenure: Tenure, position: Offsets, *, is_contested: bool = False
+    ) -> Self:
+        """Count the death that a note tells of, and begin to note; called once by each start.
+
+        Places that lie before `position` have been passed, and are forgotten. The process from
+        which a contested directory was taken is not dead: its note counts nothing. Raises
+        `StateError` where `deaths.json` is not what was written.
+        """
+        tenure.check()
+        record = _Record.read(directory / _COUNTED)
+        notes = [] if is_contested else list(_noted(directory / _UNDER_WAY, record.through))
+        record.places.update(notes)
+        condemned = record.condemn()
+        record.forget(position)
+        record.through = tenure.term - 1
+        if record.places or record.quarantined or (directory / _COUNTED).exists():
+            durable.write(directory / _COUNTED, record.to_json())
+        path = directory / _UNDER_WAY
+        durable.write(path, _NOTHING.ljust(2 * _SLOT_BYTES, _NOTHING))
+        return cls(
+            record,
+            directory / _COUNTED,
+            tuple((place, record.places[place]) for place in notes),
+            tuple(condemned),
+            tenure.term,
+            os.open(path, os.O_RDWR),
+        )
+
+    def alone(self, stage: str, partition: Partition, offsets: NDArray[np.int64]) -> list[int]:
+        """Return which of the clicks at `offsets` are to be taken one by one, as indexes."""
+        if not self.record.places:
+            return []
+        is_alone = np.zeros(len(offsets), np.bool_)
+        for place in self.record.places:
+            if (place.stage, place.partition) == (stage, partition):
+                is_alone |= (place.first <= offsets) & (offsets < place.next)
+        found: list[int] = np.flatnonzero(is_alone).tolist()
+        return found
+
+    def refused(self, partition: Partition, offsets: NDArray[np.int64]) -> list[int]:
+        """Return which of the clicks at `offsets` are quarantined, as indexes."""
+        if not self.record.quarantined:
+            return []
+        quarantined = [one.offset for one in self.record.quarantined if one.partition == partition]
+        found: list[int] = np.flatnonzero(np.isin(offsets, quarantined)).tolist()
+        return found
+
+    def absolve(self, partition: Partition, begin: int) -> None:
+        """Forget what is known of a partition from `begin` on: its offsets are of other clicks.
+
+        Durable on return.
+        """
+        if self.path is not None and self.record.absolve(partition, begin):
+            durable.write(self.path, self.record.to_json())
+
+    def taken(
+        self, stage: str, partition: Partition, offsets: NDArray[np.int64]
+    ) -> Iterator[tuple[int, int]]:
+        """Yield (begin, end) of the clicks at `offsets` to take together, each noted before.
+
+        The note is cleared after the last; where an error or a death ends the loop, it stays.
+        """
+        cuts = {0, len(offsets)}
+        cuts.update(cut for i in self.alone(stage, partition, offsets) for cut in (i, i + 1))
+        for begin, end in pairwise(sorted(cuts)):
+            self.note(stage, partition, int(offsets[begin]), int(offsets[end - 1]) + 1)
+            yield begin, end
+        self.clear(stage)
+
+    def note(self, stage: str, partition: Partition, first: int, next_offset: int) -> None:
+        """Note that clicks from `first` to before `next_offset` are under way."""
+        if self.descriptor < 0:
+            return
+        fields = [self.term, partition.topic, partition.number, first, next_offset]
+        self._write(stage, json.dumps(fields).encode() + _NOTHING)
+
+    def clear(self, *stages: str) -> None:
+        """Note that nothing is under way, at these stages or at any."""
+        if self.descriptor >= 0:
+            for stage in stages or _SLOTS:
+                self._write(stage, _NOTHING)
+
+    def close(self) -> None:
+        """Release the note; what it says stays. Called once, at the end."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+
+    def _write(self, stage: str, line: bytes) -> None:
+        with suppress(OSError):  # a full disk that wants a copy of the page stops no click
+            os.pwrite(self.descriptor, line[:_SLOT_BYTES], _SLOTS[stage])
 
 
 def _noted(path: Path, through: int) -> Iterable[Place]:

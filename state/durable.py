@@ -250,9 +250,10 @@ def lock(path: Path) -> int | None:
         return descriptor
 
 
-def touch(descriptor: int) -> None:
+def touch(descriptor: int, path: Path) -> None:
     """Note on the open file that its owner lives; nothing of it has to survive a power cut."""
-    os.utime(descriptor)
+    with failures(path):
+        os.utime(descriptor)
 
 
 def touched(path: Path) -> int | None:

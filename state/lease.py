@@ -185,7 +185,7 @@ class Hold:
         """Renew the lease: whoever watches sees that this process is not paused."""
         with self._guard:
             if self._descriptor is not None:
-                durable.touch(self._descriptor)
+                durable.touch(self._descriptor, self._directory)
 
     def release(self) -> None:
         """Let go of the directory; may be called again."""

@@ -228,14 +228,15 @@ class Pipeline:
             "dead_letters_bytes": dead_letters_bytes,
             "marks": [[p.topic, p.number, mark] for p, mark in self.marks().items()],
         }
-        return Cut(sections, self._positions(), facts, self.clicks, self._dead_letters.deliver)
+        return Cut(sections, self.position, facts, self.clicks, self._dead_letters.deliver)
 
     def marks(self) -> Mapping[Partition, str]:
         """Return what identifies the content before each position, of all sources ever read."""
         return {**self._marks, **(self._source.marks() if self._source is not None else {})}
 
-    def _positions(self) -> Offsets:
-        """Return where reading goes on: a source may have moved where nothing could be read."""
+    @property
+    def position(self) -> Offsets:
+        """Where reading goes on: a source may have moved where nothing could be read."""
         if self._source is None:
             return self.offsets
         return Offsets({**self.offsets, **self._source.position()})

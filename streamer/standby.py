@@ -59,15 +59,24 @@ class Renewal:
             self._thread.join()
 
     def _run(self) -> None:
+        is_told = False
         while not self._stopping.wait(RENEW_SECONDS):
-            try:
-                self._hold.renew()
-                self.look()
-            except Superseded as error:
-                self._error = error
+            is_well = self._try(self._hold.renew, is_told) & self._try(self.look, is_told)
+            is_told = not is_well
+            if self._error is not None:
                 return
-            except StateError as error:  # a disk that cannot be read now may be in a second
+
+    def _try(self, act: Callable[[], None], is_told: bool) -> bool:
+        """Tell whether the disk has let us; one that does not now may in a second."""
+        try:
+            act()
+        except Superseded as error:
+            self._error = error
+        except StateError as error:
+            if not is_told:
                 log.warning("lease_not_renewed", error=str(error))
+            return False
+        return True
 
 
 class Standby:

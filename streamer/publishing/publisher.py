@@ -58,6 +58,10 @@ class Stream(Protocol):
         """Clicks read since the space began."""
 
     @property
+    def position(self) -> Offsets:
+        """Where reading goes on; it may go on without a click."""
+
+    @property
     def is_full(self) -> bool:
         """Whether as much as may waits for a commit, so that reading must wait, too."""
 
@@ -163,7 +167,10 @@ class Publisher:
             self._note_commit(self._commit(cut, self._clock.monotonic()))
 
     def tick(self) -> None:
-        """Take what is finished, begin what is due; never blocks longer than a copy."""
+        """Take what is finished, begin what is due; blocks no longer than a cut.
+
+        That is a copy of the state, and the sync of the file of dead letters.
+        """
         self._take_commit()
         self._take_build()
         if not self._writer.is_busy and self._is_commit_due():
@@ -182,7 +189,7 @@ class Publisher:
         `NotDelivered` when Kafka still does not take the dead letters.
         """
         self._take_commit(deadline)
-        is_due = is_changed or self.uncommitted or self._checkpoints.newest is None
+        is_due = is_changed or self.uncommitted or self._has_moved()
         if is_due and not self._writer.is_busy:
             self._start_commit()
             committed = _outcome(self._writer, deadline)
@@ -205,13 +212,19 @@ class Publisher:
     def _is_commit_due(self) -> bool:
         settings, now = self._config.checkpoint, self._clock.monotonic()
         behind = self._stream.clicks - self._cut_clicks
-        if not behind or now < self._not_before:
+        if now < self._not_before:
             return False
-        if self._stream.is_full:
-            return True
-        if now - self._cut_at >= settings.interval_seconds or behind >= settings.every_clicks:
+        if now - self._cut_at >= settings.interval_seconds:
+            return behind > 0 or self._has_moved()
+        if not behind:
+            return False
+        if self._stream.is_full or behind >= settings.every_clicks:
             return True
         return not self._builder.is_busy and self._is_version_due(self._stream.clicks)
+
+    def _has_moved(self) -> bool:
+        """Tell whether reading goes on elsewhere: aborted clicks are passed and not read."""
+        return self.committed is None or self._stream.position != self.committed.offsets
 
     def _is_build_due(self) -> bool:
         newest = self._checkpoints.newest

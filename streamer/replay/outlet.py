@@ -2,7 +2,7 @@
 
 from collections import Counter, deque
 
-from streamer.errors import RecordTooLarge
+from streamer.errors import BrokerError, RecordTooLarge
 from streamer.replay.items import Item
 from streamer.sources.kafka_producer import DELIVERY_SECONDS, Producer, Sending
 
@@ -47,17 +47,29 @@ class Outlet:
         while self._on_way:
             self._take_first()
 
+    def settle(self) -> None:
+        """Sort out what has arrived of what is on its way, after an error and without waiting."""
+        sent, self._on_way = self._on_way, deque()
+        for item, sending in sent:
+            try:
+                self._note_arrival(item, sending, 0.0)
+            except BrokerError:
+                self._on_way.append((item, sending))
+
     def _must_wait(self) -> bool:
         is_over = self._on_way[0][1].is_over
         return is_over or len(self._on_way) > MOST_RECORDS or self._n_bytes > MOST_BYTES
 
     def _take_first(self) -> None:
         item, sending = self._on_way[0]
+        self._note_arrival(item, sending, 2 * DELIVERY_SECONDS)  # the client gives it back before
+        self._on_way.popleft()
+
+    def _note_arrival(self, item: Item, sending: Sending, seconds: float) -> None:
         assert item.record is not None
         try:
-            sending.wait(2 * DELIVERY_SECONDS)  # the client gives it back before
+            sending.wait(seconds)
             self.taken[item.record.topic] += 1
         except RecordTooLarge:
             self.refused.append(item)
-        self._on_way.popleft()
         self._n_bytes -= len(item.record.value)

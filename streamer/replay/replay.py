@@ -131,7 +131,7 @@ class Replay:
         try:
             with progress(sys.stderr, self._clock, total) as show:
                 for item in unread:
-                    if not self._tempo.is_due(item.time_ms):
+                    if not self._is_due(item):
                         self._keep(item)
                         break
                     self._count(item)
@@ -141,13 +141,24 @@ class Replay:
                 outlet.flush()
         except BrokerError as error:
             self._next = outlet.on_way[0].at
-            msg = f"{error}; {outlet.taken.total()} records have been taken; {self._go_on()}"
+            producer.close(CLOSE_SECONDS)
+            outlet.settle()
+            msg = (
+                f"{error}; {outlet.taken.total()} records have been taken, some of them perhaps "
+                f"behind the first that was not; {self._go_on()}"
+            )
             raise BrokerError(msg) from error
         finally:
             producer.close(CLOSE_SECONDS)
             self._settle(outlet)
             for item in unread if isinstance(items, list) else ():
                 self._keep(item)
+
+    def _is_due(self, item: Item) -> bool:
+        """Return True once an item is due, False when told to stop; what is left has no time."""
+        if item.record is None:
+            return not self._tempo.is_stopped
+        return self._tempo.is_due(item.time_ms)
 
     def _producer(self, topics: list[str]) -> Producer:
         settings, section = self._kafka(topics)
@@ -200,7 +211,7 @@ class Replay:
 
     def _go_on(self) -> str:
         if self._options.letters_topic is not None:
-            return "run it again: records that were taken may come twice"
+            return "run it again: records that were taken come twice"
         return f"go on with --skip {self._next}"
 
     def _summary(self, now_ms: int, seconds: float) -> dict[str, Any]:

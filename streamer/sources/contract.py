@@ -22,10 +22,12 @@ class Lag:
     by_partition: Mapping[Partition, int] = field(default_factory=dict)
     held_back: Mapping[Partition, int] = field(default_factory=dict)
     held_back_seconds: Mapping[Partition, float] = field(default_factory=dict)
+    is_next: bool = True  # False while something else is read before all of these
 
     def is_readable(self, partition: Partition) -> bool:
         """Tell whether a partition has clicks that could be read now."""
-        return self.by_partition.get(partition, 0) > self.held_back.get(partition, 0)
+        n = self.by_partition.get(partition, 0)
+        return self.is_next and n > self.held_back.get(partition, 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,7 @@ class HistoryThenLive:
         history, live = self._history.lag(), self._live.lag()
         is_known = history.clicks is not None and live.clicks is not None
         total = (history.clicks or 0) + (live.clicks or 0) if is_known else None
-        return dataclasses.replace(live, clicks=total)
+        return dataclasses.replace(live, clicks=total, is_next=self._history.is_exhausted())
 
     def trouble(self) -> str | None:
         """Return why the live source's clicks may not be coming."""

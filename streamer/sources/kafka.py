@@ -82,6 +82,7 @@ class KafkaClicks:
     def claim(self, claim: Claim) -> None:
         """Look whether the group is ours. See `Source.claim`."""
         self._decoders.watch(claim.deaths)
+        self._positions.watch(claim.deaths)
         self._group = group = Group(self._cluster, self._settings.group_id, claim)
         try:
             self._repeat(lambda: group.begin(self._found, take=self._take_group))
@@ -162,12 +163,14 @@ class KafkaClicks:
     def caught_up(self) -> Iterable[Partition]:
         """Return the partitions that have been read to the end that the last fetch saw.
 
-        None while the brokers are away: then nobody knows.
+        None while the brokers are away, nor those without a leader: then nobody knows.
         """
-        if self._is_paused or self._watch.trouble() is not None:
+        seen = self._places.seen
+        if self._is_paused or seen is None or self._watch.trouble() is not None:
             return ()
         ends = self._fetches.ends()
-        return tuple(p for p, at in self._places.now.items() if at >= ends.get(p, at + 1))
+        at_end = (p for p, at in self._places.now.items() if at >= ends.get(p, at + 1))
+        return tuple(p for p in at_end if p not in seen.leaderless)
 
     def pause(self) -> None:
         """Fetch nothing until `resume`; what was asked for before is kept. Idempotent."""
@@ -202,8 +205,11 @@ class KafkaClicks:
         if trouble is not None or self._places.seen is None:
             return trouble
         read = {partition.topic for partition in self._places.now}
-        gone = sorted(read - self._places.seen.topics.keys())
-        return f"topic {gone[0]!r} is not there" if gone else None
+        for topic in sorted(read - self._places.seen.topics.keys()):
+            return f"topic {topic!r} is not there"
+        for partition in sorted(self._places.now.keys() & self._places.seen.leaderless):
+            return f"{partition} has no leader: no broker that has it is there"
+        return None
 
     def losses(self) -> Mapping[str, int]:
         """Return the clicks that were passed over, by reason. See `Source.losses`."""

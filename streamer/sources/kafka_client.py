@@ -77,6 +77,13 @@ class Consumer(Explained, KafkaConsumer):  # type: ignore[misc]  # kafka-python 
         """
         self._subscription.seek(partition, OffsetAndMetadata(offset, "", leader_epoch))
 
+    def place(self, partition: TopicPartition) -> int:
+        """Return where a partition is read on that was assigned and sought. Never blocks.
+
+        Unlike `position`, which looks at every partition for each, and may tell of another's fate.
+        """
+        return int(self._subscription.position(partition).offset)
+
 
 class Admin(Explained, KafkaAdminClient):  # type: ignore[misc]  # kafka-python has no types
     """A client for questions."""

@@ -1,6 +1,6 @@
 """What the brokers say of topics, offsets and the group; blocks, so never on the way of a click."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from kafka import IsolationLevel, TopicPartition
@@ -14,13 +14,24 @@ from streamer.sources.kafka_client import SECTION, connect_admin
 
 REQUEST_TIMEOUT_SECONDS = 3.0
 _UNKNOWN = -1
+_NOBODY = -1  # leads a partition
+_NO_ID = "00000000-0000-0000-0000-000000000000"  # what brokers say that know of none
 
 
 class Topic(NamedTuple):
-    """What a name stands for now: an id, which a topic made anew has not, and its partitions."""
+    """What a name stands for now: an id, which a topic made anew has not, and its partitions.
+
+    The id is empty where the brokers know of none. Of `leaderless` partitions nobody can tell
+    offsets now.
+    """
 
     id: str
     partitions: tuple[Partition, ...]
+    leaderless: tuple[Partition, ...] = ()
+
+    def of(self, partitions: Collection[Partition]) -> "Topic":
+        """Return the topic as if it had these partitions alone."""
+        return self._replace(partitions=tuple(p for p in self.partitions if p in partitions))
 
 
 class GroupOffset(NamedTuple):
@@ -44,10 +55,14 @@ class Cluster:
         """Return those of the topics that exist and may be seen."""
         found = {}
         for one in self._admin.describe_topics(list(names)):
-            indexes = sorted(each["partition_index"] for each in one["partitions"])
-            if indexes:
-                partitions = tuple(Partition(one["name"], index) for index in indexes)
-                found[one["name"]] = Topic(str(one["topic_id"] or ""), partitions)
+            leaders = {
+                Partition(one["name"], each["partition_index"]): each["leader_id"]
+                for each in one["partitions"]
+            }
+            if leaders:
+                topic_id = str(one["topic_id"] or "").removeprefix(_NO_ID)
+                leaderless = tuple(p for p, leader in leaders.items() if leader == _NOBODY)
+                found[one["name"]] = Topic(topic_id, tuple(sorted(leaders)), leaderless)
         return found
 
     def begins(self, partitions: Iterable[Partition]) -> dict[Partition, int]:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from kafka import TopicPartition
-from kafka.errors import KafkaError
 
 from state.offsets import Partition
 from streamer.deadline import Deadline
@@ -135,14 +134,7 @@ class Fetches:
     def fetch(self, timeout_seconds: float, count: int) -> None:
         """Wait for records, for at most the timeout."""
         found = self._consumer.poll(int(timeout_seconds * 1000), max_records=count)
-        records = {Partition(*key): some for key, some in found.items()}
-        try:
-            self._keep(records)
-        except KafkaError:
-            # Asked for one position, it may tell of another's partition; nothing fetched is lost.
-            for partition in records:
-                self._seek(partition)
-            raise
+        self._keep({Partition(*key): some for key, some in found.items()})
 
     def ends(self) -> dict[Partition, int]:
         """Return the end of each partition that is being fetched, as the last fetch saw it."""
@@ -170,7 +162,7 @@ class Fetches:
 
     def _keep(self, records: Mapping[Partition, Any]) -> None:
         for partition in self._moved(records):
-            end = self._consumer.position(TopicPartition(*partition), timeout_ms=0)
+            end = self._consumer.place(TopicPartition(*partition))
             if end > self._fetched_to[partition]:
                 self._waiting.append(Fetched(partition, records.get(partition, ()), end))
                 self._fetched_to[partition] = end

@@ -30,6 +30,7 @@ from streamer.sources.kafka_watch import Sight, Watch
 log = structlog.get_logger()
 
 ASK_ANEW_SECONDS = 60.0
+PAUSED_SECONDS = 5.0  # between two looks: reading was paused
 VERIFY_SECONDS = 3.0  # for the last records that were read
 
 T = TypeVar("T")
@@ -59,6 +60,8 @@ class Places:
         self._elsewhere: dict[Partition, int] = {}
         self._marks_elsewhere: dict[Partition, str] = {}
         self._stalled: dict[Partition, tuple[int, float]] = {}
+        self._looked_at = 0.0
+        self._left_ids: set[str] = set()
         self._doubt: tuple[KafkaError, int] | None = None
         self.seen: Sight | None = None
 
@@ -197,12 +200,13 @@ class Places:
         places, marks = self._begun.places, self._begun.marks
         for partition, mark in list(marks.items()):
             topic = sight.topics.get(partition.topic)
-            if topic is None or topic.id == mark.topic_id:
-                continue
+            if topic is None or mark.may_be_of(topic.id) or topic.id in self._left_ids:
+                continue  # an id that was left is told by a broker that has not heard yet
             if self._settings.on_recreated_topic == "refuse":
                 raise BrokerError(made_anew(partition, places[partition], mark, topic.id))
             self._elsewhere[partition] = places.pop(partition)
             self._marks_elsewhere[partition] = str(marks.pop(partition))
+            self._left_ids.add(mark.topic_id)
             self._fetches.drop(partition)
 
     def _wake_stalled(self, sight: Sight) -> None:
@@ -211,7 +215,9 @@ class Places:
         kafka-python has forgotten partitions before (dpkp/kafka-python#3106, #3131).
         """
         now = self._clock.monotonic()
-        before, self._stalled = self._stalled, {}
+        was_reading = now - self._looked_at < PAUSED_SECONDS
+        before, self._stalled = self._stalled if was_reading else {}, {}
+        self._looked_at = now
         for partition, place in self._begun.places.items():
             if sight.stable_ends.get(partition, 0) <= place or self._fetches.is_idle(partition):
                 continue

@@ -9,6 +9,7 @@ from typing import NamedTuple, Self
 
 import structlog
 
+from state.deaths import Deaths
 from state.offsets import Offsets, Partition
 from streamer.errors import BrokerError
 from streamer.settings.sources import KafkaSource
@@ -41,6 +42,10 @@ class Mark(NamedTuple):
     leader_epoch: int = _UNKNOWN
     last_offset: int = _UNKNOWN
     last_time_ms: int = _UNKNOWN
+
+    def may_be_of(self, topic_id: str) -> bool:
+        """Tell whether it can be the topic of that id; old brokers know of none."""
+        return not self.topic_id or not topic_id or self.topic_id == topic_id
 
     def without_record(self) -> "Mark":
         """Return the mark of another place in the same log: its leader still knows the epoch."""
@@ -84,6 +89,11 @@ class Positions:
     def __init__(self, settings: KafkaSource, cluster: Cluster) -> None:
         self._settings = settings
         self._cluster = cluster
+        self._deaths = Deaths()
+
+    def watch(self, deaths: Deaths) -> None:
+        """Let deaths be forgotten where offsets come to be those of other clicks."""
+        self._deaths = deaths
 
     def partitions(self, sight: Sight) -> tuple[Partition, ...]:
         """Return the partitions to read, in the order of the configuration.
@@ -125,22 +135,24 @@ class Positions:
         """Return where to read on, by default all partitions that are configured.
 
         A topic that `offsets` does not name begins as `start` says. A partition that is not
-        named, of a topic that is, has been added since, and begins at its beginning. Raises
-        `BrokerError`, `KafkaError`.
+        named, of a topic that is, has been added since, and begins at its beginning; so do those
+        of `only`, which were not there when we started. Raises `BrokerError`, `KafkaError`.
         """
         self._check_none_gone(sight, offsets)
         partitions = self.partitions(sight) if only is None else only
         known = {partition.topic for partition in offsets}
-        starts = self._starts(sight, [one for one in partitions if one.topic not in known])
+        fresh = [one for one in partitions if one.topic not in known] if only is None else []
+        starts = self._starts(sight, fresh)
         beginning = Beginning()
         for partition in partitions:
             topic_id = sight.topics[partition.topic].id
             mark = Mark.parse(marks[partition]) if partition in marks else Mark(topic_id)
             place = starts.get(partition, offsets.get(partition, sight.begins[partition]))
-            if mark.topic_id != topic_id:
+            if not mark.may_be_of(topic_id):
                 self._restart_recreated(partition, place, mark, topic_id)
                 beginning.losses[RECREATED] += 0
                 place, mark = sight.begins[partition], Mark(topic_id)
+            mark = mark._replace(topic_id=topic_id or mark.topic_id)
             found = self._within(partition, place, sight, beginning.losses)
             beginning.places[partition] = found
             beginning.marks[partition] = mark if found == place else mark.without_record()
@@ -156,6 +168,7 @@ class Positions:
             )
             raise BrokerError(msg)
         log.warning("log_was_truncated", partition=str(partition), position=place, resumed_at=held)
+        self._deaths.absolve(partition, held)
         return held
 
     def after_expiry(self, partition: Partition, place: int, first: int) -> int:
@@ -207,6 +220,7 @@ class Positions:
         if self._settings.on_recreated_topic == "refuse":
             raise BrokerError(made_anew(partition, place, mark, topic_id))
         log.warning("topic_was_made_anew", partition=str(partition), position=place, id=topic_id)
+        self._deaths.absolve(partition, 0)
 
     def _check_none_gone(self, sight: Sight, offsets: Offsets) -> None:
         there = {one for topic in sight.topics.values() for one in topic.partitions}

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import structlog
-from kafka.errors import KafkaError, RetriableError
+from kafka.errors import KafkaError, LeaderNotAvailableError, RetriableError
 
 from state.errors import StateError, Superseded
 from state.offsets import Offsets, Partition
@@ -32,6 +32,21 @@ class Sight:
     ends: Mapping[Partition, int]
     stable_ends: Mapping[Partition, int]
     held_back_seconds: Mapping[Partition, float]  # since the stable end has stood still
+    leaderless: frozenset[Partition] = frozenset()  # their offsets are those of a look before
+
+    def of_leaderless(self, topics: Mapping[str, Topic]) -> "Sight":
+        """Return what is still to be believed of the partitions that nobody leads now."""
+        left = {
+            partition
+            for name, topic in topics.items()
+            for partition in topic.leaderless
+            if partition in self.ends and topic.id == self.topics[name].id
+        }
+
+        def kept(offsets: Mapping[Partition, int]) -> dict[Partition, int]:
+            return {partition: offsets[partition] for partition in left}
+
+        return Sight({}, kept(self.begins), kept(self.ends), kept(self.stable_ends), {})
 
     def lag(self, places: Mapping[Partition, int], fetched_ends: Mapping[Partition, int]) -> Lag:
         """Return what lies before these ends, or those that fetches have seen since."""
@@ -43,11 +58,15 @@ class Sight:
         return Lag(sum(by_partition.values()), by_partition, held_back, self.held_back_seconds)
 
 
+_NOTHING = Sight({}, {}, {}, {}, {})
+
+
 class Watch:
     """Looks at the topics, and commits offsets to the group; nothing here blocks but `close`.
 
-    The first look is taken by `start`. An error that ends the process (somebody else writes to
-    the group, a newer term exists) is kept, and raised by `check`.
+    The first look is taken by `start`, and needs a leader of every partition. Later ones do not:
+    a partition that is added is there once it has one. An error that ends the process (somebody
+    else writes to the group, a newer term exists) is kept, and raised by `check`.
     """
 
     def __init__(self, cluster: Cluster, topics: tuple[str, ...], clock: Clock) -> None:
@@ -77,13 +96,18 @@ class Watch:
     def look(self) -> Sight:
         """Ask the brokers now, on the calling thread. Raises `KafkaError`."""
         topics = self._cluster.topics(self._topics)
-        partitions = [one for topic in topics.values() for one in topic.partitions]
-        begins = self._cluster.begins(partitions)
-        stable_ends = self._cluster.stable_ends(partitions)
-        ends = self._cluster.ends(partitions)
+        leaderless = frozenset(one for topic in topics.values() for one in topic.leaderless)
+        if self.sight is None and leaderless:
+            raise LeaderNotAvailableError(*map(str, sorted(leaderless)))
+        kept = (self.sight or _NOTHING).of_leaderless(topics)
+        asked = [p for topic in topics.values() for p in topic.partitions if p not in leaderless]
+        begins = {**kept.begins, **self._cluster.begins(asked)}
+        stable_ends = {**kept.stable_ends, **self._cluster.stable_ends(asked)}
+        ends = {**kept.ends, **self._cluster.ends(asked)}
         self._seen_at = self._clock.monotonic()
         held_back = self._time_held_back(ends, stable_ends)
-        self.sight = Sight(topics, begins, ends, stable_ends, held_back)
+        known = {name: topic.of(ends.keys()) for name, topic in topics.items()}
+        self.sight = Sight(known, begins, ends, stable_ends, held_back, leaderless)
         self.n_looks += 1
         return self.sight
 

@@ -20,6 +20,7 @@ class Alignment:
     def __init__(self, max_ahead_seconds: float) -> None:
         self._max_ahead_ms = round(1000 * max_ahead_seconds)
         self._moved: dict[Partition, tuple[int, float]] = {}
+        self._looked_at = 0.0
         self._largest = FIRST_BATCH
         self._is_catching_up = False
         self._ahead: frozenset[Partition] = frozenset()
@@ -37,6 +38,9 @@ class Alignment:
         """
         readable = [partition for partition in event_times if is_readable(partition)]
         self._is_catching_up = len(readable) > 1
+        if now - self._looked_at > STALLED_SECONDS / 2:
+            self._moved.clear()  # nobody has read: that is no partition's fault
+        self._looked_at = now
         racing = {}
         for partition in readable:
             time_ms = event_times[partition]

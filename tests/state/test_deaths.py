@@ -54,7 +54,7 @@ def test_nothing_that_was_cleared_is_a_death(tmp_path: Path) -> None:
     again = begin(tmp_path)
 
     assert pieces == [(0, 10)]
-    assert (again.counted, again.suspected, again.condemned) == ((), {}, ())
+    assert (again.counted, again.record.places, again.condemned) == ((), {}, ())
     assert not (tmp_path / "deaths.json").exists()
     again.close()
 
@@ -93,8 +93,32 @@ def test_the_third_death_quarantines_the_click_and_no_other(tmp_path: Path, stag
     assert lives[1].refused(CLICKS, np.array(offsets)) == []
     later = begin(tmp_path, position=100)
     assert later.refused(CLICKS, np.array(offsets)) == [2]
-    assert (later.condemned, later.suspected) == ((), {})
+    assert (later.condemned, later.record.places) == ((), {})
     later.close()
+
+
+def test_what_is_known_of_offsets_that_are_of_other_clicks_now_is_forgotten(
+    tmp_path: Path,
+) -> None:
+    for at in (3, 9):
+        for _ in range(3):
+            die(tmp_path, [at], at)
+    die(tmp_path, [11, 12], at=12)
+    deaths = begin(tmp_path)
+
+    deaths.absolve(OTHERS, 0)
+    before = (
+        deaths.refused(CLICKS, np.array([3, 9])),
+        deaths.alone(APPLYING, CLICKS, np.array([12])),
+    )
+    deaths.absolve(CLICKS, 4)
+    after = [deaths, begin(tmp_path)]
+
+    assert before == ([0, 1], [0])
+    for one in after:
+        assert one.refused(CLICKS, np.array([3, 9])) == [0]
+        assert one.alone(APPLYING, CLICKS, np.array([12])) == []
+        one.close()
 
 
 def test_a_stream_of_single_clicks_needs_three_deaths_too(tmp_path: Path) -> None:
@@ -107,7 +131,7 @@ def test_deaths_at_different_clicks_of_one_batch_quarantine_none(tmp_path: Path)
     offsets = list(range(100))
     lives = [die(tmp_path, offsets, at=at) for at in (3, 50, 20, 70, 4, 99, 0)]
 
-    assert [life.quarantined for life in lives] == [frozenset()] * 7
+    assert [life.record.quarantined for life in lives] == [[]] * 7
 
 
 def test_one_death_at_the_click_alone_is_not_enough_however_often_its_batch_died(
@@ -128,14 +152,14 @@ def test_one_death_at_the_click_alone_is_not_enough_however_often_its_batch_died
 def test_a_death_of_another_stage_does_not_count_for_this_one(tmp_path: Path) -> None:
     lives = [die(tmp_path, [7], at=7, stage=stage) for stage in (APPLYING, APPLYING, DECODING)]
 
-    assert lives[-1].quarantined == frozenset()
+    assert lives[-1].record.quarantined == []
 
 
 def test_a_place_that_was_passed_is_forgotten(tmp_path: Path) -> None:
     die(tmp_path, [5, 6, 9, 10], at=9)
     for position, is_suspected in ((10, True), (11, False), (0, False)):
         deaths = begin(tmp_path, position)
-        assert bool(deaths.suspected) == is_suspected
+        assert bool(deaths.record.places) == is_suspected
         deaths.close()
 
 
@@ -167,7 +191,7 @@ def test_the_note_of_a_paused_process_is_no_death_and_its_later_ones_reach_nobod
     successor.close()
     later = begin(tmp_path)
 
-    assert (successor.counted, later.counted, later.suspected) == ((), (), {})
+    assert (successor.counted, later.counted, later.record.places) == ((), (), {})
     paused.close()
     later.close()
 

@@ -113,6 +113,41 @@ def test_a_generation_is_committed_after_so_many_seconds_if_a_click_came(run, tm
     assert committed_clicks(tmp_path / "state") == 10
 
 
+def test_a_position_that_moves_without_a_click_is_committed_too(run, tmp_path, monkeypatch):
+    """Aborted clicks are passed and not read: without it a lag would stay for good."""
+    running = run(checkpoint={"interval_seconds": 30.0})
+    running.learn(10)
+    running.clock.advance(31)
+    running.settle()
+    first = running.checkpoints.newest.number
+    (partition,) = running.source.position()
+    behind = Offsets({partition: running.source.position()[partition] + 501})
+    monkeypatch.setattr(running.source, "position", lambda: behind)
+
+    running.clock.advance(29)
+    running.settle()
+    early = running.checkpoints.newest.number
+    running.clock.advance(2)
+    running.settle()
+    running.clock.advance(31)
+    running.settle()
+    running.publisher.finish(Deadline(running.clock, 10.0), publish=False)
+
+    assert (early, running.checkpoints.newest.number) == (first, first + 1)
+    assert running.publisher.committed.offsets == behind
+
+
+def test_the_end_commits_a_position_that_has_moved_without_a_click(run, monkeypatch):
+    running = run()
+    running.pipeline.begin_at(running.source)
+    (partition,) = running.source.position()
+    monkeypatch.setattr(running.source, "position", lambda: Offsets({partition: 501}))
+
+    running.publisher.finish(Deadline(running.clock, 10.0), publish=False)
+
+    assert running.publisher.committed.offsets == Offsets({partition: 501})
+
+
 def test_the_first_version_follows_the_first_clicks_and_the_next_waits(run):
     running = run(
         checkpoint={"every_clicks": 100}, index={"every_clicks": 1000, "interval_seconds": 1e6}

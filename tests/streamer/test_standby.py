@@ -1,8 +1,11 @@
 """A standby takes a directory that is free or whose lease has run out, and no other."""
 
+import errno
+import os
 import threading
 
 import pytest
+from structlog.testing import capture_logs
 
 from state import lease
 from state.errors import DirectoryTaken, Superseded
@@ -173,17 +176,25 @@ def test_a_lease_is_renewed_until_it_is_left_and_a_newer_term_is_noticed(tmp_pat
 def test_a_disk_that_cannot_be_read_for_a_while_ends_no_renewal(tmp_path, monkeypatch):
     monkeypatch.setattr(standby, "RENEW_SECONDS", 0.001)
     hold = lease.hold(tmp_path)
+    tenure = hold.begin_term(None)
     renewal = Renewal(hold)
+    renewal.watch(tenure)
     calls = threading.Semaphore(0)
 
-    def failing():
+    def failing(descriptor):
         calls.release()
-        raise standby.StateError
+        raise OSError(errno.ESTALE, "Stale file handle")
 
-    monkeypatch.setattr(hold, "renew", failing)
-    renewal.start()
+    monkeypatch.setattr(os, "utime", failing)
+    with capture_logs() as told:
+        renewal.start()
+        assert all(calls.acquire(timeout=10) for _ in range(3))
+        renewal.check()
+        hold.begin_term(None)
+        renewal._thread.join(10)
 
-    assert all(calls.acquire(timeout=10) for _ in range(3))
-    renewal.check()
+    assert [line["event"] for line in told] == ["lease_not_renewed"]
+    with pytest.raises(Superseded):
+        renewal.check()
     renewal.stop()
     hold.release()

@@ -113,6 +113,22 @@ def test_letters_of_a_file_go_back_to_their_place_and_the_rest_is_kept(
     assert (kept.offset, kept.reason, kept.raw) == (2, "bad_time", letters[1].raw)
 
 
+def test_a_line_that_is_no_click_has_no_time_and_waits_for_none(
+    tmp_path, broker, new_topic, manual_clock
+):
+    path = tmp_path / "clicks.csv"
+    lines = ["ts,user_id,item_id", "soon,u,a", "6000000,u,b", "later,u,c", "6060000,u,d"]
+    path.write_text("\n".join(lines))
+    kafka = {"bootstrap_servers": [broker.bootstrap], "topics": ["clicks"]}
+    config = settings.load(None, source={"kafka": kafka})
+    options = ReplayOptions(str(path), topic=new_topic(), speed=60.0)
+
+    summary = Replay(config, options, manual_clock).run()
+
+    assert (summary["published"], summary["left_by_reason"]) == (2, {"bad_time": 2})
+    assert manual_clock.monotonic() == pytest.approx(1.0, abs=0.2)
+
+
 def test_a_reason_that_no_letter_has_is_told(tmp_path, replay):
     path = write_letters(tmp_path / "letters.jsonl", [letter("clicks")])
 
@@ -300,7 +316,7 @@ def test_a_broker_that_takes_nothing_more_is_told_with_how_far_it_got(
 
     monkeypatch.setattr(replays.Producer, "send", away_after_four)
 
-    with pytest.raises(BrokerError, match=r"; 4 records have been taken; go on with --skip 4$"):
+    with pytest.raises(BrokerError, match=r"; 4 records have been taken, .*; go on with --skip 4$"):
         replay(path, rest=tmp_path / "rest.jsonl")
 
     rest = (tmp_path / "rest.jsonl").read_bytes().splitlines()

@@ -6,9 +6,13 @@ import pytest
 from kafka import KafkaProducer, TopicPartition
 from kafka.admin import NewPartitions
 
+from state.deaths import Deaths, Quarantined
 from state.offsets import Offsets, Partition
 from streamer.errors import BrokerError
-from streamer.sources.kafka_positions import Mark
+from streamer.settings.sources import KafkaSource
+from streamer.sources.kafka_cluster import Topic
+from streamer.sources.kafka_positions import Mark, Positions
+from streamer.sources.kafka_watch import Sight
 from tests.streamer.sources.topics import (
     PATIENCE_SECONDS,
     all_items,
@@ -175,6 +179,36 @@ def test_a_topic_that_was_made_anew_is_read_from_its_beginning_where_that_is_wan
     assert all_items(read_to_end(source)) == [b"i%d" % n for n in range(5)]
 
 
+def test_brokers_that_know_of_no_ids_say_nothing_of_another_topic(new_topic, producer, open_source):
+    topic = new_topic()
+    send(producer, topic, map(click, range(5)))
+    partition = Partition(topic, 0)
+    (own,) = open_source(topic).marks().values()
+
+    source = open_source(topic, offsets=Offsets({partition: 3}), marks={partition: str(Mark(""))})
+
+    assert source.position() == Offsets({partition: 3})
+    assert source.marks() == {partition: own}  # from now on it is known
+
+
+def test_a_click_is_quarantined_no_more_where_its_offset_is_another_clicks(tmp_path):
+    policies = {"on_recreated_topic": "restart", "on_truncated_log": "resume"}
+    settings = KafkaSource(bootstrap_servers=["a:1"], topics=["clicks"], **policies)
+    cut, anew = Partition("clicks", 0), Partition("clicks", 1)
+    quarantined = [Quarantined(one, at) for one in (cut, anew) for at in (3, 5)]
+    deaths = Deaths(path=tmp_path / "deaths.json")
+    deaths.record.quarantined = quarantined
+    positions = Positions(settings, None)
+    positions.watch(deaths)
+    ends = {cut: 4, anew: 9}
+    sight = Sight({"clicks": Topic("id", (cut, anew))}, {cut: 0, anew: 0}, ends, ends, {})
+    marks = {cut: str(Mark("id")), anew: str(Mark("another id"))}
+
+    positions.resolve(sight, Offsets({cut: 9, anew: 9}), marks)
+
+    assert deaths.record.quarantined == [Quarantined(cut, 3)]
+
+
 def position_of(open_source, topic):
     source = open_source(topic)
     read_to_end(source)
@@ -201,13 +235,13 @@ def test_a_missing_topic_is_waited_for_where_that_is_wanted(
     admin, new_topic, producer, open_source
 ):
     topic, later = new_topic(), f"later-{time.time_ns()}"
-    source = open_source(topic, later, on_missing_topic="ignore")
+    source = open_source(topic, later, on_missing_topic="ignore", start="latest")
     send(producer, topic, [click(0)])
 
     read(source, lambda: source.position().get(Partition(topic, 0)) == 1)
     trouble = source.trouble()
     admin.create_topics({later: {"num_partitions": 1}}, wait_for_metadata=True)
-    send(producer, later, [click(1)])
+    send(producer, later, [click(1)])  # before the source has looked again
     batches = read(source, lambda: source.position().get(Partition(later, 0)) == 1)
 
     assert trouble is None  # it was said at the start, and that it may be missing is wanted
