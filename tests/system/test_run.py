@@ -231,6 +231,7 @@ def test_a_sigterm_in_the_stream_commits_every_click_that_was_read(livevec):
     assert livevec.newest().manifest.offsets == {Partition("clicks.csv", 0): run.summary["clicks"]}
 
 
+@pytest.mark.slow
 def test_a_sigterm_while_an_index_is_built_ends_cleanly_and_leaves_no_half_version(livevec):
     n = 60_000
     rows = [{"user_id": f"u{at % 500}", "item_id": f"i{at}", "ts": at * 100} for at in range(n)]

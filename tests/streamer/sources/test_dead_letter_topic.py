@@ -6,6 +6,7 @@ import time
 import uuid
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -23,6 +24,8 @@ from streamer.deadline import Deadline
 from streamer.errors import BrokerError, ConfigError, DeadLetterLimit, NotDelivered
 from streamer.pipeline import Pipeline, Start
 from streamer.publishing.publisher import RETRY_SECONDS, Publisher
+from streamer.settings.sources import KafkaSource
+from streamer.sources import dead_letter_topic
 from streamer.sources.clicks import DeadLetter
 from streamer.sources.dead_letter_topic import DeadLetterTopic, from_headers
 from streamer.sources.json_clicks import JsonDecoder
@@ -245,7 +248,9 @@ def test_a_missing_topic_is_named_at_the_start(broker):
         DeadLetterTopic(config, SystemClock())
 
 
-def test_brokers_of_their_own_are_named_by_their_section(tmp_path):
+def test_brokers_of_their_own_are_named_by_their_section(monkeypatch):
+    quick = partial(KafkaSource, connect_timeout_seconds=0.5)
+    monkeypatch.setattr(dead_letter_topic, "KafkaSource", quick)
     config = configured("127.0.0.1:1", "letters", letters={"client": {"nosuch": 1}})
 
     with pytest.raises(ConfigError, match=r"^dead_letters\.client\.nosuch: expected a setting"):
