@@ -20,7 +20,7 @@ test: $(STAMP) ## the tests, Kafka's too where Java and Maven are there
 
 test-all: $(STAMP) ## every test, and the kernels again in plain Python and with bounds checks
 	@$(PYTEST) $(ARGS)
-	@$(MAKE) --no-print-directory plain bounds
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target plain bounds
 
 check: $(STAMP) ## format, lint, types and the guards of the house
 	@$(BIN)/ruff format --check --quiet . || { echo "check: expected formatted files; run: $(BIN)/ruff format ." >&2; exit 1; }

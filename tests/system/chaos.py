@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from tests.system.topic import Topic, Truth, truth_of
 GRACE_SECONDS = 120.0
 RESTORE_SECONDS = 1.0
 TAKE_OVER_SECONDS = 60.0  # the machine may be slow; what it took is told
+CODECS = ("gzip", "snappy", "lz4", "zstd")
 SECONDS_OF_A_LIFE = 3.0  # for which clicks are produced while one lives
 
 Tell = Callable[[str], None]
@@ -46,7 +47,7 @@ class Plan:
     broker_restarts: int = 5
     take_overs: int = 3
     interval_seconds: float = 0.5  # between two generations
-    codec: str | None = None
+    codecs: Sequence[str | None] = (None,)  # partitions take them in turn
     aborted: int = 0  # clicks of transactions that are aborted, besides
     seed: int = 1
 
@@ -109,7 +110,7 @@ class Chaos:
         self._broker = Broker(_made(directory / "broker"))
         self._broker.start()
         self._topic = Topic(
-            self._broker.bootstrap, "clicks", plan.partitions, plan.codec, plan.seed
+            self._broker.bootstrap, "clicks", plan.partitions, plan.codecs, plan.seed
         )
         self._livevec = self._over_the_topic("livevec")
         self._paused: list[Running] = []
@@ -341,7 +342,7 @@ def _main() -> int:
     parser.add_argument("--partitions", type=int, default=8, help="1: compares every bit, too")
     parser.add_argument("--broker-restarts", type=int, default=5)
     parser.add_argument("--take-overs", type=int, default=3)
-    parser.add_argument("--codec", choices=["gzip", "snappy", "lz4", "zstd"])
+    parser.add_argument("--codecs", nargs="+", choices=CODECS, default=(None,))
     parser.add_argument("--aborted", type=int, default=0, help="clicks of aborted transactions")
     plan = replace(Plan(), **vars(parser.parse_args()))
     with tempfile.TemporaryDirectory(prefix="livevec-chaos-") as directory:

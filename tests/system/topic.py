@@ -5,7 +5,7 @@ import threading
 import time
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import SimpleNamespace
@@ -38,10 +38,18 @@ RULES = SimpleNamespace(
 
 
 class Topic:
-    """Produces generated clicks to a topic, beside the caller and at a pace, each once."""
+    """Produces generated clicks to a topic, beside the caller and at a pace, each once.
+
+    Partitions take the codecs in turn.
+    """
 
     def __init__(
-        self, bootstrap: str, name: str, n_partitions: int, codec: str | None = None, seed: int = 1
+        self,
+        bootstrap: str,
+        name: str,
+        n_partitions: int,
+        codecs: Sequence[str | None] = (None,),
+        seed: int = 1,
     ) -> None:
         self.name = name
         self.bootstrap = bootstrap
@@ -53,14 +61,17 @@ class Topic:
         self.n_produced = 0
         with KafkaAdminClient(bootstrap_servers=bootstrap) as admin:
             admin.create_topics({name: {"num_partitions": n_partitions}}, wait_for_metadata=True)
-        self._producer = KafkaProducer(
-            bootstrap_servers=bootstrap,
-            compression_type=codec,
-            enable_idempotence=True,
-            linger_ms=5,
-            delivery_timeout_ms=int(PATIENCE_SECONDS * 1000),
-            reconnect_backoff_max_ms=500,
-        )
+        self._producers = [
+            KafkaProducer(
+                bootstrap_servers=bootstrap,
+                compression_type=codec,
+                enable_idempotence=True,
+                linger_ms=5,
+                delivery_timeout_ms=int(PATIENCE_SECONDS * 1000),
+                reconnect_backoff_max_ms=500,
+            )
+            for codec in codecs
+        ]
         self._thread = threading.Thread(target=self._run, name="producer", daemon=True)
         self._thread.start()
 
@@ -92,7 +103,8 @@ class Topic:
             self._check()
             assert time.monotonic() < deadline, f"{self.n_produced} of {self._wanted} produced"
             time.sleep(SLICE_SECONDS)
-        self._producer.flush(PATIENCE_SECONDS)
+        for producer in self._producers:
+            producer.flush(PATIENCE_SECONDS)
         consumer = KafkaConsumer(bootstrap_servers=self.bootstrap)
         ends = consumer.end_offsets(self._partitions())
         consumer.close()
@@ -116,7 +128,8 @@ class Topic:
     def close(self) -> None:
         self._is_closed = True
         self._thread.join(PATIENCE_SECONDS)
-        self._producer.close(1)
+        for producer in self._producers:
+            producer.close(1)
 
     def _partitions(self) -> list[TopicPartition]:
         return [TopicPartition(self.name, number) for number in range(self.n_partitions)]
@@ -129,7 +142,8 @@ class Topic:
                 for _ in range(int(min(left, max(1.0, self._rate * SLICE_SECONDS), 20_000))):
                     user, value = next(self._lines)
                     number = zlib.crc32(user) % self.n_partitions
-                    sent = self._producer.send(self.name, value, key=user, partition=number)
+                    producer = self._producers[number % len(self._producers)]
+                    sent = producer.send(self.name, value, key=user, partition=number)
                     sent.add_errback(self._fail)
                     self.n_produced += 1
                 pause = SLICE_SECONDS - (time.monotonic() - begun)
