@@ -98,7 +98,9 @@ class Watch:
         topics = self._cluster.topics(self._topics)
         leaderless = frozenset(one for topic in topics.values() for one in topic.leaderless)
         if self.sight is None and leaderless:
-            raise LeaderNotAvailableError(*map(str, sorted(leaderless)))
+            missing = ", ".join(map(str, sorted(leaderless)))
+            msg = f"no leader of {missing}: no broker that has it is there"
+            raise LeaderNotAvailableError(msg)
         kept = (self.sight or _NOTHING).of_leaderless(topics)
         asked = [p for topic in topics.values() for p in topic.partitions if p not in leaderless]
         begins = {**kept.begins, **self._cluster.begins(asked)}
