@@ -13,6 +13,7 @@ from streamer.clock import SystemClock
 from streamer.settings.sources import Clicks, KafkaSource
 from streamer.sources.contract import Claim
 from streamer.sources.kafka import KafkaClicks
+from tests.streamer.sources.opened_files import OPENED
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +77,10 @@ def new_tenure(tmp_path_factory) -> Iterator[Callable[[], Tenure]]:
     yield make
     for one in held:
         one.release()
+
+
+@pytest.fixture(autouse=True)
+def _close_files():
+    yield
+    while OPENED:
+        OPENED.pop().close()
