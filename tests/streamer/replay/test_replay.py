@@ -323,6 +323,38 @@ def test_a_broker_that_takes_nothing_more_is_told_with_how_far_it_got(
     assert [from_line(line)[0].offset for line in rest] == [4, 5, 6, 7, 8, 9]
 
 
+class NeverTaken:
+    """What is said of a record of which the broker has said nothing."""
+
+    is_done = False
+
+    def get(self, seconds):
+        raise KafkaTimeoutError
+
+
+def test_what_was_taken_behind_a_record_that_was_not_is_not_left(
+    tmp_path, broker, new_topic, replay, monkeypatch
+):
+    topic = new_topic()
+    path = write_letters(tmp_path / "letters.jsonl", [letter(topic, at) for at in range(10)])
+    send, sent = replays.Producer.send, Counter()
+
+    def away_for_the_fifth(self, record):
+        sent[topic] += 1
+        sending = send(self, record)
+        if sent[topic] == 5:
+            sending._outcome = NeverTaken()
+        return sending
+
+    monkeypatch.setattr(replays.Producer, "send", away_for_the_fifth)
+
+    with pytest.raises(BrokerError, match=r"; 9 records have been taken, .*; go on with --skip 4$"):
+        replay(path, rest=tmp_path / "rest.jsonl")
+
+    rest = (tmp_path / "rest.jsonl").read_bytes().splitlines()
+    assert [from_line(line)[0].offset for line in rest] == [4]
+
+
 @pytest.mark.parametrize(
     ("options", "fault"),
     [
