@@ -129,11 +129,12 @@ def test_a_position_that_moves_without_a_click_is_committed_too(run, tmp_path, m
     early = running.checkpoints.newest.number
     running.clock.advance(2)
     running.settle()
+    due = running.checkpoints.newest.number
     running.clock.advance(31)
     running.settle()
     running.publisher.finish(Deadline(running.clock, 10.0), publish=False)
 
-    assert (early, running.checkpoints.newest.number) == (first, first + 1)
+    assert (early, due, running.checkpoints.newest.number) == (first, first + 1, first + 1)
     assert running.publisher.committed.offsets == behind
 
 
