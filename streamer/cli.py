@@ -29,7 +29,7 @@ from streamer.settings.presets import PRESETS, Preset, as_toml
 from streamer.sources.opening import check_source, open_source
 
 STANDARD_OUTPUT, STANDARD_ERROR = 1, 2
-EXIT_CONFIG, EXIT_BROKER, EXIT_STATE, EXIT_DEAD_LETTERS, EXIT_BUG = 2, 3, 4, 5, 70
+EXIT_STOPPED, EXIT_CONFIG, EXIT_BROKER, EXIT_STATE, EXIT_DEAD_LETTERS, EXIT_BUG = 1, 2, 3, 4, 5, 70
 
 app = typer.Typer(
     name="livevec",
@@ -113,6 +113,8 @@ def replay(**given: Any) -> None:
     stop_on_signals(one.stop)
     summary = one.run()
     print(json.dumps(summary) if options.as_json else _as_table(summary))
+    if one.is_stopped:
+        raise typer.Exit(EXIT_STOPPED)
 
 
 # The command takes an option for each field.

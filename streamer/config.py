@@ -190,6 +190,7 @@ def _fault(error: Mapping[str, Any]) -> str:
     if isinstance(found, float) and math.isnan(found):
         found = "nan"
     reason = error["msg"].removeprefix("Value error, ")
+    reason = reason.replace("a valid tuple", "a list").replace("Tuple", "List")
     if error["type"] == "value_error":
         return f"{path}: {reason}" if error["loc"] else str(reason)
     return f"{path}: {reason[0].lower()}{reason[1:]}, found {_shown(error['loc'], found)!r}"

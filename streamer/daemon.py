@@ -288,6 +288,7 @@ class Daemon:
                 n_read = pipeline.step(self._source, POLL_SECONDS, pace.allowance())
                 pace.took(n_read)
             trouble = self._source.trouble()
+            obstacles.note(Obstacle.COMMIT, publisher.trouble)
             obstacles.note(Obstacle.BROKER, trouble)
             self._observer.batch(publisher, is_broker_up=trouble is None)
             doubts.look()

@@ -1,4 +1,4 @@
-"""What keeps clicks from being learned: told once as it begins and once as it ends."""
+"""What keeps clicks from being learned for good: told once as it begins and once as it ends."""
 
 from enum import Enum
 
@@ -11,8 +11,12 @@ log = structlog.get_logger()
 
 
 class Obstacle(Enum):
-    """A kind of obstacle: the names of its log lines, when it begins and when it ends."""
+    """A kind of obstacle: the names of its log lines, when it begins and when it ends.
 
+    Whoever fails to commit says so itself.
+    """
+
+    COMMIT = (None, "commits_again")
     UNCOMMITTED = ("reading_paused", "reading_resumed")
     BROKER = ("broker_away", "broker_back")
 
@@ -31,7 +35,8 @@ class Obstacles:
         if reason is not None:
             if obstacle not in self._since:
                 self._since[obstacle] = now
-                log.warning(obstacle.value[0], reason=reason)
+                if obstacle.value[0] is not None:
+                    log.warning(obstacle.value[0], reason=reason)
             self._health.not_ready(reason)
         elif obstacle in self._since:
             seconds = round(now - self._since.pop(obstacle), 1)

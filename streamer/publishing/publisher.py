@@ -117,7 +117,7 @@ class Publisher:
         self._cut_at = self._built_at = clock.monotonic()
         self._cut_clicks = self._committed_clicks = stream.clicks
         self._not_before = 0.0
-        self._failure: type[Exception] | None = None  # of the last commit, and already told
+        self._failure: Exception | None = None  # of the last commit, and already told
         self.committed: Committed | None = None
         self.published: Published | None = None
         self.on_commit: Callable[[Committed], None] = lambda committed: None
@@ -148,6 +148,11 @@ class Publisher:
     def uncommitted(self) -> int:
         """Clicks read that a crash would have to read again."""
         return self._stream.clicks - self._committed_clicks
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the last commit has failed, None if it has not."""
+        return None if self._failure is None else f"nothing is committed: {self._failure}"
 
     @property
     def must_wait(self) -> bool:
@@ -274,9 +279,9 @@ class Publisher:
             self._note_commit(committed)
 
     def _try_commit_again(self, error: NoSpace | NotDelivered) -> None:
-        if type(error) is not self._failure:  # told once, however often it is tried
+        if type(error) is not type(self._failure):  # told once, however often it is tried
             log.error("commit_failed", error=str(error), retry_seconds=RETRY_SECONDS)
-            self._failure = type(error)
+        self._failure = error
         self._cut_clicks = self._committed_clicks
         self._not_before = self._clock.monotonic() + RETRY_SECONDS
 

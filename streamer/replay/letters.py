@@ -36,9 +36,9 @@ class Letter(NamedTuple):
 
 
 def are_letters(path: Path) -> bool:
-    """Tell by its first line whether a file is one of dead letters."""
+    """Tell by its first line whether a file is one of dead letters; an empty one is, of none."""
     first = next(lines_of(path, 0, 0), None)
-    return first is not None and _of_line(path, first).letter.reason != NO_LETTER
+    return first is None or _of_line(path, first).letter.reason != NO_LETTER
 
 
 def letters_of_file(path: Path, skip: int) -> list[Letter]:

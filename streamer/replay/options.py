@@ -45,7 +45,11 @@ class ReplayOptions:
         typer.Option(help="Only what came to a topic of dead letters from then on (ISO 8601)."),
     ] = None
     rest: Annotated[
-        Path | None, typer.Option(help="Write what was not published there, as dead letters.")
+        Path | None,
+        typer.Option(
+            help="Write the dead letters that were not published there; of a file of clicks, the "
+            "lines that are none."
+        ),
     ] = None
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Read and count, and publish nothing.")
@@ -87,6 +91,10 @@ class ReplayOptions:
                 (
                     self.keep_times and not are_letters,
                     "expected --keep-times with dead letters only: clicks of a file keep theirs",
+                ),
+                (
+                    self.rest and self.dry_run and are_letters,
+                    "expected one of --rest and --dry-run with dead letters, found both",
                 ),
                 (not self.topic and not are_letters, "expected --topic with a file of clicks"),
             )

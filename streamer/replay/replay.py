@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,11 @@ class Replay:
         self._rest: list[Letter] = []
         self._published: Counter[str] = Counter()
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it was told to stop."""
+        return self._tempo.is_stopped
+
     def stop(self) -> None:
         """Publish nothing more; what is on its way is waited for. Idempotent."""
         self._tempo.stop()
@@ -65,13 +70,17 @@ class Replay:
         self._check_rest()
         now_ms, begun = self._clock.now_ms(), self._clock.monotonic()
         items, total = self._items(now_ms)
+        if self._options.skip and not total:
+            log.warning("nothing_behind_skip", skip=self._options.skip)
+        unread = iter(items)
         try:
-            if self._options.dry_run:
-                self._read_all(items)
+            topics = {self._options.topic} if self._options.topic else _topics(items)
+            if topics and not self._options.dry_run:
+                self._publish(unread, total, sorted(filter(None, topics)))
             else:
-                self._publish(items, total)
+                self._read_all(unread)
         finally:
-            self._write_rest()
+            self._write_rest(unread if isinstance(items, list) else ())
         if self._tempo.is_stopped:
             log.warning(
                 "stopped_before_the_end", published=self._published.total(), then=self._go_on()
@@ -120,14 +129,9 @@ class Replay:
         for item in items:
             self._count(item)
 
-    def _publish(self, items: Iterable[Item], total: int) -> None:
-        topics = {self._options.topic} if self._options.topic else _topics(items)
-        if not topics:
-            self._read_all(items)
-            return
-        producer = self._producer(sorted(topics))
+    def _publish(self, unread: Iterator[Item], total: int, topics: list[str]) -> None:
+        producer = self._producer(topics)
         outlet = Outlet(producer)
-        unread = iter(items)
         try:
             with progress(sys.stderr, self._clock, total) as show:
                 for item in unread:
@@ -151,8 +155,6 @@ class Replay:
         finally:
             producer.close(CLOSE_SECONDS)
             self._settle(outlet)
-            for item in unread if isinstance(items, list) else ():
-                self._keep(item)
 
     def _is_due(self, item: Item) -> bool:
         """Return True once an item is due, False when told to stop; what is left has no time."""
@@ -200,12 +202,27 @@ class Replay:
 
     def _check_rest(self) -> None:
         rest = self._options.rest
-        if rest is not None and not rest.parent.is_dir():
-            msg = f"replay: expected a directory for --rest {str(rest)!r}, found none"
+        if rest is None:
+            return
+        fault = None
+        if not rest.parent.is_dir():
+            fault = "a directory for it, found none"
+        elif rest.exists() and not rest.is_file():
+            fault = "a file, or nothing yet, found neither"
+        elif rest.exists() and self._reads_from(rest):
+            fault = "another file than the one that is read"
+        if fault is not None:
+            msg = f"replay: --rest {str(rest)!r}: expected {fault}"
             raise ConfigError(msg)
 
-    def _write_rest(self) -> None:
+    def _reads_from(self, path: Path) -> bool:
+        source = Path(self._options.source)
+        return self._options.letters_topic is None and source.exists() and path.samefile(source)
+
+    def _write_rest(self, unread: Iterable[Item]) -> None:
         if self._options.rest is not None:
+            for item in unread:
+                self._keep(item)
             lines = (to_line(one.letter, None, one.n_bytes) for one in self._rest)
             durable.write(self._options.rest, b"".join(lines))
 

@@ -162,8 +162,8 @@ class DeadLetterTopic(DeadLetterQueue):
             sending.wait(_patience(deadline))
         except BrokerError as error:
             msg = (
-                f"dead letters: {error}; {self.n_waiting} wait in memory, and nothing is committed"
-                " before they have left"
+                f"dead letters: {error}; is the topic there? {self.n_waiting} wait in memory, and"
+                " nothing is committed before they have left"
             )
             raise NotDelivered(msg) from error
 

@@ -61,5 +61,5 @@ def json_value(value: bytes) -> Any:
     try:
         return _JSON.decode(text)
     except (msgspec.DecodeError, RecursionError) as error:
-        msg = f"expected JSON: {reprlib.repr(str(error))}"
+        msg = f"expected JSON: {error}"
         raise InvalidEvent(MALFORMED, msg) from error

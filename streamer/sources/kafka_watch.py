@@ -58,6 +58,7 @@ class Sight:
         return Lag(sum(by_partition.values()), by_partition, held_back, self.held_back_seconds)
 
 
+_NOTHING_HEARD = "nothing heard"
 _NOTHING = Sight({}, {}, {}, {}, {})
 
 
@@ -79,7 +80,8 @@ class Watch:
         self._group: Group | None = None
         self._to_commit: Offsets | None = None
         self._fatal: Exception | None = None
-        self._fault = "nothing heard"
+        self._fault = _NOTHING_HEARD
+        self._asked_at = clock.monotonic()
         self._n_failed = 0
         self._seen_at = clock.monotonic()
         self._tells_group = True
@@ -111,6 +113,7 @@ class Watch:
         known = {name: topic.of(ends.keys()) for name, topic in topics.items()}
         self.sight = Sight(known, begins, ends, stable_ends, held_back, leaderless)
         self.n_looks += 1
+        self._fault = _NOTHING_HEARD
         return self.sight
 
     def publish(self, offsets: Offsets) -> None:
@@ -120,7 +123,11 @@ class Watch:
 
     def trouble(self) -> str | None:
         """Return what the brokers, or one of them, have not answered for, None if all is well."""
-        seconds = self._clock.monotonic() - self._seen_at
+        now = self._clock.monotonic()
+        if now - self._asked_at > AWAY_SECONDS / 2:
+            self._seen_at = now  # we were paused ourselves: that is no silence of theirs
+        self._asked_at = now
+        seconds = now - self._seen_at
         if self._n_failed < AWAY_LOOKS and seconds < AWAY_SECONDS:
             return None
         return f"no answer from the brokers for {seconds:.0f} s: {self._fault}"

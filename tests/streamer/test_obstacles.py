@@ -38,6 +38,16 @@ def test_an_obstacle_is_told_when_it_begins_and_when_it_ends(obstacles, health, 
     ]
 
 
+def test_a_commit_that_fails_is_said_by_who_commits_and_its_end_here(obstacles, health):
+    with capture_logs() as lines:
+        obstacles.note(Obstacle.COMMIT, "nothing is committed: no space")
+        meanwhile = health.unready()
+        obstacles.note(Obstacle.COMMIT, None)
+
+    assert (meanwhile, health.unready()) == ("nothing is committed: no space", None)
+    assert [line["event"] for line in lines] == ["commits_again"]
+
+
 def test_the_end_of_one_obstacle_is_not_that_of_another(obstacles, health):
     obstacles.note(Obstacle.BROKER, "away")
     obstacles.note(Obstacle.UNCOMMITTED, "a full disk")

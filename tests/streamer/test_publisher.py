@@ -250,10 +250,13 @@ def test_a_failure_is_told_once_until_a_commit_has_succeeded(run, monkeypatch):
         for _ in range(3):
             running.settle()
             running.clock.advance(RETRY_SECONDS + 0.1)
+        trouble = running.publisher.trouble
         monkeypatch.setattr(durable, "write_section", written)
         running.settle()
 
     assert told == ["commit_failed"] * 2
+    assert trouble.startswith("nothing is committed: ")
+    assert running.publisher.trouble is None
     assert running.publisher.uncommitted == 0
 
 

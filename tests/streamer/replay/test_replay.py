@@ -3,6 +3,7 @@
 import json
 import uuid
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
@@ -323,6 +324,52 @@ def test_a_broker_that_takes_nothing_more_is_told_with_how_far_it_got(
     assert [from_line(line)[0].offset for line in rest] == [4, 5, 6, 7, 8, 9]
 
 
+@pytest.mark.parametrize("is_away", [True, False])
+def test_what_could_not_even_be_begun_is_all_left(tmp_path, broker, replay, is_away):
+    """No broker, or no topic: `--rest` of an earlier replay is not emptied."""
+    letters = [letter("no-such-topic", at) for at in range(3)]
+    path = write_letters(tmp_path / "letters.jsonl", letters)
+    where = "127.0.0.1:1" if is_away else broker.bootstrap
+    kafka = {"bootstrap_servers": [where], "topics": ["x"], "connect_timeout_seconds": 0.5}
+    config = settings.load(None, source={"kafka": kafka})
+
+    with pytest.raises(BrokerError):
+        replay(path, config, rest=tmp_path / "rest.jsonl")
+
+    assert (tmp_path / "rest.jsonl").read_bytes() == path.read_bytes()
+
+
+def test_what_is_left_goes_into_no_device_and_not_over_what_is_read(tmp_path, replay):
+    path = write_letters(tmp_path / "letters.jsonl", [letter("clicks")])
+    (tmp_path / "link").symlink_to(path)
+
+    for rest, fault in (
+        (tmp_path, "a file, or nothing yet, found neither"),
+        ("/dev/null", "a file, or nothing yet, found neither"),
+        (path, "another file than the one that is read"),
+        (tmp_path / "link", "another file than the one that is read"),
+        (tmp_path / "none" / "rest", "a directory for it, found none"),
+    ):
+        with pytest.raises(ConfigError, match=f"expected {fault}"):
+            replay(path, rest=Path(rest))
+
+
+def test_a_dry_run_leaves_no_letters(tmp_path, replay):
+    path = write_letters(tmp_path / "letters.jsonl", [letter("clicks")])
+
+    with pytest.raises(ConfigError, match="expected one of --rest and --dry-run"):
+        replay(path, rest=tmp_path / "rest.jsonl", dry_run=True)
+
+
+def test_an_empty_file_of_letters_has_none(tmp_path, replay):
+    path = write_letters(tmp_path / "letters.jsonl", [])
+
+    assert replay(path)["read"] == 0
+    with capture_logs() as told:
+        assert replay(path, skip=7)["read"] == 0
+    assert told == [{"event": "nothing_behind_skip", "skip": 7, "log_level": "warning"}]
+
+
 class NeverTaken:
     """What is said of a record of which the broker has said nothing."""
 
@@ -396,7 +443,7 @@ def test_without_a_broker_in_the_configuration_the_sections_are_named(tmp_path, 
 def test_a_place_that_is_not_there_is_told(tmp_path, replay):
     path = write_json(tmp_path / "clicks.jsonl", clicks(1))
 
-    with pytest.raises(ConfigError, match="expected a directory for --rest"):
+    with pytest.raises(ConfigError, match="expected a directory for it, found none"):
         replay(path, topic="clicks", rest=tmp_path / "nowhere" / "rest.jsonl")
     with pytest.raises(ConfigError, match="expected a file that can be read"):
         replay(tmp_path / "gone.jsonl", topic="clicks")

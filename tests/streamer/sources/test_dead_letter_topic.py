@@ -220,7 +220,7 @@ def test_where_the_topic_is_gone_a_try_asks_for_it_once(admin, new_topic, open_l
     letters.append([letter(1), letter(2), letter(3)])
     letters.sync()
 
-    with pytest.raises(NotDelivered, match="no metadata; 3 wait in memory"):
+    with pytest.raises(NotDelivered, match=r"no metadata; is the topic there\? 3 wait in memory"):
         letters.deliver()
 
     assert len(asked) == 1

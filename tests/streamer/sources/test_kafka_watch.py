@@ -5,7 +5,7 @@ from kafka.errors import LeaderNotAvailableError
 
 from state.offsets import Partition
 from streamer.sources.kafka_cluster import Topic
-from streamer.sources.kafka_watch import Watch
+from streamer.sources.kafka_watch import AWAY_SECONDS, Watch
 
 A, B, C = (Partition("clicks", number) for number in range(3))
 
@@ -87,3 +87,16 @@ def test_a_start_needs_all_leaders_and_may_try_again(cluster, watch):
         watch.look()
 
     assert raised.value.retriable
+
+
+def test_our_own_pause_is_no_silence_of_the_brokers(watch, manual_clock):
+    watch.look()
+    manual_clock.advance(60.0)  # and nobody asked
+
+    after_a_pause = watch.trouble()
+    for _ in range(int(AWAY_SECONDS) + 1):
+        manual_clock.advance(1.0)
+        silent = watch.trouble()
+
+    assert after_a_pause is None
+    assert silent == f"no answer from the brokers for {AWAY_SECONDS + 1:.0f} s: nothing heard"
