@@ -279,9 +279,8 @@ def test_a_damaged_newest_generation_falls_back_to_the_one_before_and_loses_noth
     assert differences(livevec.newest(), whole) == []
 
 
-@pytest.mark.parametrize(
-    "way_out", ["the line", pytest.param("the option", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("way_out", ["the line", "the option"])
 def test_an_empty_current_is_an_error_that_says_what_to_do(with_clicks, way_out):
     with_clicks.run()
     whole = with_clicks.newest()

@@ -62,7 +62,8 @@ def live_rows(n):
     ]
 
 
-@pytest.mark.parametrize("place", [pytest.param("file", marks=pytest.mark.slow), "topic"])
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["file", "topic"])
 def test_letters_that_are_put_back_are_trained_by_the_next_run(
     over_kafka, broker, new_topic, place
 ):

@@ -81,6 +81,7 @@ def test_what_is_appended_is_read_by_the_next_run(livevec):
     assert second.summary["generation"] == livevec.version()["generation"]
 
 
+@pytest.mark.slow
 def test_a_file_that_was_replaced_is_refused_and_the_first_one_goes_on_when_it_is_back(livevec):
     rows = clicks(N)
     path = write_csv(livevec.directory / "clicks.csv", rows[: N // 2])
