@@ -64,16 +64,26 @@ class Quarantined(NamedTuple):
     offset: int
 
 
+class Absolved(NamedTuple):
+    """Of a partition nothing before `log` is held against its clicks from `begin` on."""
+
+    partition: Partition
+    begin: int
+    log: str
+
+
 @dataclass
-class _Record:
+class Record:
     """What `deaths.json` holds: deaths up to the notes of term `through`."""
 
     places: Counter[Place] = field(default_factory=Counter)
     quarantined: list[Quarantined] = field(default_factory=list)
     through: int = 0
+    absolved: list[Absolved] = field(default_factory=list)
 
     @classmethod
     def read(cls, path: Path) -> Self:
+        """Read what is there; raises `StateError` for what was not written by us."""
         content = durable.read(path)
         if content is None:
             return cls()
@@ -87,7 +97,11 @@ class _Record:
                 Quarantined(Partition(topic, number), offset)
                 for topic, number, offset in fields["quarantined"]
             ]
-            return cls(Counter(places), quarantined, int(fields["through"]))
+            absolved = [
+                Absolved(Partition(topic, number), begin, log)
+                for topic, number, begin, log in fields.get("absolved", ())
+            ]
+            return cls(Counter(places), quarantined, int(fields["through"]), absolved)
         except (ValueError, LookupError, TypeError) as error:
             message = (
                 f"{str(path)!r}: expected the deaths that were counted, found {content[:80]!r}; "
@@ -96,6 +110,7 @@ class _Record:
             raise StateError(message) from error
 
     def to_json(self) -> bytes:
+        """Return what `read` reads."""
         fields = {
             "through": self.through,
             "places": [
@@ -103,6 +118,7 @@ class _Record:
                 for place, n in self.places.items()
             ],
             "quarantined": [[*one.partition, one.offset] for one in self.quarantined],
+            "absolved": [[*one.partition, one.begin, one.log] for one in self.absolved],
         }
         return json.dumps(fields).encode() + b"\n"
 
@@ -120,20 +136,21 @@ class _Record:
         return found
 
     def forget(self, position: Offsets) -> None:
+        """Forget places that lie before a position."""
         for place in list(self.places):
             if place.next <= position.get(place.partition, 0):
                 del self.places[place]
 
-    def absolve(self, partition: Partition, begin: int) -> bool:
-        """Forget a partition from `begin` on; tell whether there was anything."""
-        before = len(self.places) + len(self.quarantined)
+    def absolve(self, absolved: Absolved) -> None:
+        """Forget what is known of those clicks, and note that it has been."""
+        partition, begin, _ = absolved
+        self.absolved.append(absolved)
         for place in list(self.places):
             if place.partition == partition and place.next > begin:
                 del self.places[place]
         self.quarantined = [
             one for one in self.quarantined if one.partition != partition or one.offset < begin
         ]
-        return len(self.places) + len(self.quarantined) < before
 
     def _deaths_at(self, click: Place) -> int:
         return sum(n for place, n in self.places.items() if place.covers(click))
@@ -148,7 +165,7 @@ class Deaths:
     quarantined since.
     """
 
-    record: _Record = field(default_factory=_Record)
+    record: Record = field(default_factory=Record)
     path: Path | None = None  # of the record
     counted: tuple[tuple[Place, int], ...] = ()
     condemned: tuple[Quarantined, ...] = ()
@@ -166,7 +183,7 @@ class Deaths:
         `StateError` where `deaths.json` is not what was written.
         """
         tenure.check()
-        record = _Record.read(directory / _COUNTED)
+        record = Record.read(directory / _COUNTED)
         notes = [] if is_contested else list(_noted(directory / _UNDER_WAY, record.through))
         record.places.update(notes)
         condemned = record.condemn()
@@ -204,12 +221,16 @@ class Deaths:
         found: list[int] = np.flatnonzero(np.isin(offsets, quarantined)).tolist()
         return found
 
-    def absolve(self, partition: Partition, begin: int) -> None:
+    def absolve(self, partition: Partition, begin: int, log: str) -> None:
         """Forget what is known of a partition from `begin` on: its offsets are of other clicks.
 
-        Durable on return.
+        Once for each `log`, which tells what they lie in now from what they lay in before: a
+        start that finds the same again must not forget the deaths since. Durable on return;
+        raises `NoSpace`, and has forgotten all the same.
         """
-        if self.path is not None and self.record.absolve(partition, begin):
+        absolved = Absolved(partition, begin, log)
+        if self.path is not None and absolved not in self.record.absolved:
+            self.record.absolve(absolved)
             durable.write(self.path, self.record.to_json())
 
     def taken(

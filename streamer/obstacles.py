@@ -1,4 +1,4 @@
-"""What keeps clicks from being learned for good: told once as it begins and once as it ends."""
+"""What keeps clicks from being learned durably: told once as it begins and once as it ends."""
 
 from enum import Enum
 

@@ -117,7 +117,7 @@ class Publisher:
         self._cut_at = self._built_at = clock.monotonic()
         self._cut_clicks = self._committed_clicks = stream.clicks
         self._not_before = 0.0
-        self._failure: Exception | None = None  # of the last commit, and already told
+        self._failure: tuple[type[Exception], str] | None = None  # of the last commit; told
         self.committed: Committed | None = None
         self.published: Published | None = None
         self.on_commit: Callable[[Committed], None] = lambda committed: None
@@ -152,7 +152,7 @@ class Publisher:
     @property
     def trouble(self) -> str | None:
         """Why the last commit has failed, None if it has not."""
-        return None if self._failure is None else f"nothing is committed: {self._failure}"
+        return None if self._failure is None else f"nothing is committed: {self._failure[1]}"
 
     @property
     def must_wait(self) -> bool:
@@ -219,7 +219,7 @@ class Publisher:
         behind = self._stream.clicks - self._cut_clicks
         if now < self._not_before:
             return False
-        if now - self._cut_at >= settings.interval_seconds:
+        if now - self._cut_at >= settings.interval_seconds or self._failure is not None:
             return behind > 0 or self._has_moved()
         if not behind:
             return False
@@ -279,9 +279,9 @@ class Publisher:
             self._note_commit(committed)
 
     def _try_commit_again(self, error: NoSpace | NotDelivered) -> None:
-        if type(error) is not type(self._failure):  # told once, however often it is tried
+        if self._failure is None or type(error) is not self._failure[0]:  # told once
             log.error("commit_failed", error=str(error), retry_seconds=RETRY_SECONDS)
-        self._failure = error
+        self._failure = type(error), str(error)  # the error itself would hold the cut
         self._cut_clicks = self._committed_clicks
         self._not_before = self._clock.monotonic() + RETRY_SECONDS
 

@@ -35,10 +35,10 @@ class Letter(NamedTuple):
         return self.n_bytes == len(self.letter.raw)
 
 
-def are_letters(path: Path) -> bool:
-    """Tell by its first line whether a file is one of dead letters; an empty one is, of none."""
+def are_letters(path: Path) -> bool | None:
+    """Tell by its first line whether a file is one of dead letters; None of an empty one."""
     first = next(lines_of(path, 0, 0), None)
-    return first is None or _of_line(path, first).letter.reason != NO_LETTER
+    return None if first is None else _of_line(path, first).letter.reason != NO_LETTER
 
 
 def letters_of_file(path: Path, skip: int) -> list[Letter]:

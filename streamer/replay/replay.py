@@ -45,6 +45,7 @@ class Replay:
         self._clock = clock
         self._tempo = Tempo(clock, options.rate, options.speed)
         self._next = options.skip
+        self._are_letters = False
         self._n_read = 0
         self._n_usable = 0
         self._n_late = 0
@@ -74,9 +75,9 @@ class Replay:
             log.warning("nothing_behind_skip", skip=self._options.skip)
         unread = iter(items)
         try:
-            topics = {self._options.topic} if self._options.topic else _topics(items)
-            if topics and not self._options.dry_run:
-                self._publish(unread, total, sorted(filter(None, topics)))
+            topics = [self._options.topic] if self._options.topic else _topics(items)
+            if topics and total and not self._options.dry_run:
+                self._publish(unread, total, topics)
             else:
                 self._read_all(unread)
         finally:
@@ -91,8 +92,11 @@ class Replay:
         """Return what the source holds, and how many there are."""
         options = self._options
         path = Path(options.source)
-        are_dead = options.letters_topic is not None or are_letters(path)
+        are_dead = are_letters(path) if options.letters_topic is None else True
+        if are_dead is None:
+            return [], 0
         options.check(are_letters=are_dead)
+        self._are_letters = are_dead
         if not are_dead:
             assert options.topic is not None
             clicks = ClickFile(path, self._config, options.topic, options.skip)
@@ -227,6 +231,8 @@ class Replay:
             durable.write(self._options.rest, b"".join(lines))
 
     def _go_on(self) -> str:
+        if self._are_letters and self._options.rest is not None:
+            return f"go on with {str(self._options.rest)!r}, which holds the others"
         if self._options.letters_topic is not None:
             return "run it again: records that were taken come twice"
         return f"go on with --skip {self._next}"
@@ -255,5 +261,5 @@ _NO_BROKER = (
 )
 
 
-def _topics(items: Iterable[Item]) -> set[str]:
-    return {item.record.topic for item in items if item.record is not None}
+def _topics(items: Iterable[Item]) -> list[str]:
+    return sorted({item.record.topic for item in items if item.record is not None})

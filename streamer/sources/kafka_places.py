@@ -1,9 +1,10 @@
 """Where each partition is read by now, and what is done when a log is not where it was left."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
+from kafka import TopicPartition
 from kafka.errors import (
     KafkaError,
     LogTruncationError,
@@ -114,16 +115,19 @@ class Places:
         if self._watch.n_looks < n_looks:
             return False
         self._doubt = None
-        if isinstance(error, OffsetOutOfRangeError):
-            self._leave_range([Partition(*key) for key in error.args[0]])
-            return True
-        for key, divergent in error.divergent_offsets.items():
-            partition = Partition(*key)
-            place = self._begun.places[partition]
-            held = divergent.offset if divergent else place
-            if held < place and self._begun.marks[partition].leader_epoch >= 0:
-                self._resume_truncated(partition, held)
-            self._go_to([partition])
+        sight = self._watch.sight
+        assert sight is not None
+        divergent = None if isinstance(error, OffsetOutOfRangeError) else error.divergent_offsets
+        keys = error.args[0] if divergent is None else divergent
+        doubted = [Partition(*key) for key in keys]
+        for partition in doubted:
+            if partition in sight.leaderless:
+                continue  # what it holds is asked again when it has a leader
+            if divergent is None:
+                self._leave_range(partition, sight)
+            else:
+                self._leave_divergence(partition, divergent)
+        self._go_to(doubted)
         return True
 
     def read(self, act: Callable[[], T]) -> T | None:
@@ -169,20 +173,23 @@ class Places:
             if record.offset == mark.last_offset and record.timestamp != mark.last_time_ms:
                 self._resume_truncated(partition, mark.last_offset)
 
-    def _leave_range(self, partitions: Iterable[Partition]) -> None:
-        """Go on where there is something."""
-        sight = self._watch.sight
-        assert sight is not None
-        for partition in partitions:
-            place, first = self._begun.places[partition], sight.begins.get(partition, 0)
-            end = sight.ends.get(partition, place)
-            if place < first:
-                at = self._positions.after_expiry(partition, place, first)
-                self._begun.places[partition] = at
-                self._begun.losses[EXPIRED] += at - place
-            elif place > end:
-                self._resume_truncated(partition, end)
-            self._go_to([partition])
+    def _leave_range(self, partition: Partition, sight: Sight) -> None:
+        """Choose a place where there is something."""
+        place, first = self._begun.places[partition], sight.begins.get(partition, 0)
+        end = sight.ends.get(partition, place)
+        if place < first:
+            at = self._positions.after_expiry(partition, place, first)
+            self._begun.places[partition] = at
+            self._begun.losses[EXPIRED] += at - place
+        elif place > end:
+            self._resume_truncated(partition, end)
+
+    def _leave_divergence(self, partition: Partition, divergent: Mapping[Any, Any]) -> None:
+        """Choose the last place that the leader's log has in common with what was read."""
+        place, found = self._begun.places[partition], divergent[TopicPartition(*partition)]
+        held = found.offset if found else place
+        if held < place and self._begun.marks[partition].leader_epoch >= 0:
+            self._resume_truncated(partition, held)
 
     def _resume_truncated(self, partition: Partition, held: int) -> None:
         places, marks = self._begun.places, self._begun.marks
@@ -219,7 +226,8 @@ class Places:
         before, self._stalled = self._stalled if was_reading else {}, {}
         self._looked_at = now
         for partition, place in self._begun.places.items():
-            if sight.stable_ends.get(partition, 0) <= place or self._fetches.is_idle(partition):
+            is_idle = partition in sight.leaderless or self._fetches.is_idle(partition)
+            if is_idle or sight.stable_ends.get(partition, 0) <= place:
                 continue
             last, since = before.get(partition, (place, now))
             if last == place and now - since > ASK_ANEW_SECONDS:

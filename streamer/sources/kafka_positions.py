@@ -10,6 +10,7 @@ from typing import NamedTuple, Self
 import structlog
 
 from state.deaths import Deaths
+from state.errors import NoSpace
 from state.offsets import Offsets, Partition
 from streamer.errors import BrokerError
 from streamer.settings.sources import KafkaSource
@@ -168,7 +169,7 @@ class Positions:
             )
             raise BrokerError(msg)
         log.warning("log_was_truncated", partition=str(partition), position=place, resumed_at=held)
-        self._deaths.absolve(partition, held)
+        self._forget_deaths(partition, held, f"cut back from {place}")
         return held
 
     def after_expiry(self, partition: Partition, place: int, first: int) -> int:
@@ -220,7 +221,13 @@ class Positions:
         if self._settings.on_recreated_topic == "refuse":
             raise BrokerError(made_anew(partition, place, mark, topic_id))
         log.warning("topic_was_made_anew", partition=str(partition), position=place, id=topic_id)
-        self._deaths.absolve(partition, 0)
+        self._forget_deaths(partition, 0, topic_id)
+
+    def _forget_deaths(self, partition: Partition, begin: int, of_log: str) -> None:
+        try:
+            self._deaths.absolve(partition, begin, of_log)
+        except NoSpace as error:
+            log.warning("deaths_not_forgotten", partition=str(partition), error=str(error))
 
     def _check_none_gone(self, sight: Sight, offsets: Offsets) -> None:
         there = {one for topic in sight.topics.values() for one in topic.partitions}

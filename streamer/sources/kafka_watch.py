@@ -65,8 +65,8 @@ _NOTHING = Sight({}, {}, {}, {}, {})
 class Watch:
     """Looks at the topics, and commits offsets to the group; nothing here blocks but `close`.
 
-    The first look is taken by `start`, and needs a leader of every partition. Later ones do not:
-    a partition that is added is there once it has one. An error that ends the process (somebody
+    Looks before `start` need a leader of every partition. Later ones do not: a partition that is
+    added is there once it has one. An error that ends the process (somebody
     else writes to the group, a newer term exists) is kept, and raised by `check`.
     """
 
@@ -99,7 +99,7 @@ class Watch:
         """Ask the brokers now, on the calling thread. Raises `KafkaError`."""
         topics = self._cluster.topics(self._topics)
         leaderless = frozenset(one for topic in topics.values() for one in topic.leaderless)
-        if self.sight is None and leaderless:
+        if self._thread is None and leaderless:
             missing = ", ".join(map(str, sorted(leaderless)))
             msg = f"no leader of {missing}: no broker that has it is there"
             raise LeaderNotAvailableError(msg)

@@ -106,12 +106,12 @@ def test_what_is_known_of_offsets_that_are_of_other_clicks_now_is_forgotten(
     die(tmp_path, [11, 12], at=12)
     deaths = begin(tmp_path)
 
-    deaths.absolve(OTHERS, 0)
+    deaths.absolve(OTHERS, 0, "anew")
     before = (
         deaths.refused(CLICKS, np.array([3, 9])),
         deaths.alone(APPLYING, CLICKS, np.array([12])),
     )
-    deaths.absolve(CLICKS, 4)
+    deaths.absolve(CLICKS, 4, "cut back from 20")
     after = [deaths, begin(tmp_path)]
 
     assert before == ([0, 1], [0])
@@ -119,6 +119,23 @@ def test_what_is_known_of_offsets_that_are_of_other_clicks_now_is_forgotten(
         assert one.refused(CLICKS, np.array([3, 9])) == [0]
         assert one.alone(APPLYING, CLICKS, np.array([12])) == []
         one.close()
+
+
+def test_a_start_that_finds_the_same_log_again_forgets_no_death(tmp_path: Path) -> None:
+    """Its position was not committed before the process died: it is cut back once more."""
+    for _ in range(3):
+        deaths = begin(tmp_path)
+        deaths.absolve(CLICKS, 4, "cut back from 20")
+        assert deaths.refused(CLICKS, np.array([9])) == []
+        deaths.close()
+        die(tmp_path, [9], at=9)
+
+    deaths = begin(tmp_path)
+    deaths.absolve(CLICKS, 4, "cut back from 20")
+    assert deaths.refused(CLICKS, np.array([9])) == [0]
+    deaths.absolve(CLICKS, 4, "cut back from 30")
+    assert deaths.refused(CLICKS, np.array([9])) == []
+    deaths.close()
 
 
 def test_a_stream_of_single_clicks_needs_three_deaths_too(tmp_path: Path) -> None:

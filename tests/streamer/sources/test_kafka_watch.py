@@ -1,5 +1,7 @@
 """What is made of brokers that tell of some partitions and not of others."""
 
+import threading
+
 import pytest
 from kafka.errors import LeaderNotAvailableError
 
@@ -40,47 +42,54 @@ def watch(cluster, manual_clock):
     return Watch(cluster, ("clicks",), manual_clock)
 
 
+@pytest.fixture
+def begun(watch):
+    """Return one that has been started, and looks when it is told to."""
+    watch.look()
+    watch._thread = threading.Thread()
+    return watch
+
+
 def test_of_a_partition_without_a_leader_the_last_is_believed_and_others_are_looked_at(
-    cluster, watch
+    cluster, begun
 ):
-    before = watch.look()
+    before = begun.look()
     cluster.topic = Topic("id", (A, B), leaderless=(B,))
     cluster.offsets = {A: 11, B: 21}
 
-    during = watch.look()
+    during = begun.look()
     cluster.topic = Topic("id", (A, B))
-    after = watch.look()
+    after = begun.look()
 
     assert (before.ends, before.leaderless) == ({A: 10, B: 20}, set())
     assert (during.ends, during.leaderless) == ({A: 11, B: 20}, {B})
     assert during.begins == during.stable_ends == during.ends
     assert during.topics["clicks"].partitions == (A, B)
     assert (after.ends, after.leaderless) == ({A: 11, B: 21}, set())
-    assert watch.n_looks == 3
+    assert begun.n_looks == 4
 
 
-def test_a_partition_that_is_added_is_there_once_it_has_a_leader(cluster, watch):
-    watch.look()
+def test_a_partition_that_is_added_is_there_once_it_has_a_leader(cluster, begun):
     cluster.topic = Topic("id", (A, B, C), leaderless=(C,))
 
-    without = watch.look()
+    without = begun.look()
     cluster.topic = Topic("id", (A, B, C))
-    with_it = watch.look()
+    with_it = begun.look()
 
     assert without.topics["clicks"].partitions == (A, B)
     assert with_it.topics["clicks"].partitions == (A, B, C)
 
 
-def test_what_was_known_of_another_topic_of_the_name_is_not_believed(cluster, watch):
-    watch.look()
+def test_what_was_known_of_another_topic_of_the_name_is_not_believed(cluster, begun):
     cluster.topic = Topic("another id", (A, B), leaderless=(B,))
 
-    seen = watch.look()
+    seen = begun.look()
 
     assert (seen.ends, seen.topics["clicks"].partitions) == ({A: 10}, (A,))
 
 
 def test_a_start_needs_all_leaders_and_may_try_again(cluster, watch):
+    watch.look()
     cluster.topic = Topic("id", (A, B), leaderless=(B,))
 
     with pytest.raises(LeaderNotAvailableError, match=r"clicks\[1\]") as raised:
