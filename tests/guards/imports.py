@@ -7,7 +7,7 @@ from tests.guards.tree import PACKAGES, Module, dotted_name, functions, imports
 
 KERNELS_MAY = {"numpy", "numba", "math", "kernels"}
 RECORDS = "typing.NamedTuple"  # a tuple of arrays keeps a kernel's parameters few
-BASE = ("config", "settings", "clock", "deadline", "errors", "metrics", "logs", "http")
+BASE = ("config", "settings", "clock", "deadline", "errors", "metrics", "logs", "http", "heap")
 FOLDERS = ("sources", "windows", "training", "publishing")
 # Serving imports none of the daemon's side; what starts processes may start it.
 SERVING_MAY = (*BASE, "serving")
