@@ -154,6 +154,10 @@ _KNOWN: tuple[tuple[str, Cause], ...] = (
         ),
     ),
     (
+        r"\[Errno 104\]|ECONNRESET",
+        Cause("a broker that hangs up", f"see that it speaks Kafka there, or correct {_SERVERS}"),
+    ),
+    (
         "ECONNREFUSED",
         Cause("nobody who listens there", f"start the broker, or correct {_SERVERS}"),
     ),
