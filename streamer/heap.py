@@ -11,8 +11,9 @@ def return_large_arrays() -> None:
     """Have glibc give back arrays from `LARGE_BYTES` on as soon as they are freed.
 
     By itself it raises that bound with each array that it gives back, to 32 MiB. The copies of
-    the state that commits make then lie among small things, and leave holes: where 300 MB would
-    do it came to 414, in steps. Does nothing where the C library is another.
+    the state that commits make then lie among small things, and leave holes: over 20
+    minutes of 20,000 clicks a second a daemon stood at 280 MB, once after a step of 6 in the eighth
+    minute, and with this bound at 260 without a step. Does nothing where the C library is another.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
