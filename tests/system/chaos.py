@@ -165,7 +165,10 @@ class Chaos:
         active = self._livevec.start()
         self._topic.abort(plan.aborted // 2)
         for number in numbers:
-            self._topic.produce_until(int(share * (number + 1)), share / seconds)
+            # A life that is taken over leaves half of its clicks to the standby: had it committed
+            # them all, the standby would never commit one.
+            lived = 0.5 if number in take_overs else 1.0
+            self._topic.produce_until(int(share * (number + lived)), share / seconds)
             if number in in_restore:
                 self._kill_in_restore(number, active)
                 active = self._livevec.start()
@@ -175,6 +178,7 @@ class Chaos:
                 self._restart_broker()
             if number in take_overs:
                 active = self._take_over(number, active)
+                self._topic.produce_until(int(share * (number + 1)), share / seconds)
                 began = self._wait_inside(active)
             self.tally.kills_inside += self._is_inside(active, began)
             self.tally.kills += 1
