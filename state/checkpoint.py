@@ -17,7 +17,7 @@ from typing import Any
 from state import durable
 from state.durable import Part
 from state.errors import DamagedPointer
-from state.lease import Lineage, Tenure, last_number, name_owner
+from state.lease import Lineage, Tenure, collect_terms, last_number, name_owner
 from state.manifest import FILE_NAME, GenerationName, Manifest, generations
 from state.offsets import Offsets
 from state.recovery import SUFFIX, Pointer, Recovered, read_pointer
@@ -67,6 +67,7 @@ class Checkpoints:
             self._point()
             durable.collect_temporaries(self._checkpoints, self._tenure.check)
             self._collect()
+            collect_terms(self._directory)
 
     def commit(  # noqa: PLR0913 - each is one field of the manifest, by its name
         self,

@@ -29,20 +29,29 @@ from state.errors import DamagedPointer, DirectoryTaken, Superseded
 from state.manifest import GenerationName, generations
 
 OWNER = "OWNER"
+KEPT_TERMS = 1000  # more starts than a paused process misses: its run must still be known as ours
 
 _TERM = re.compile(r"\d{4,}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """Which generations count: for each term, the generation that it restored."""
+    """Which generations count: for each ancestor of the newest term, what it restored."""
 
     restored: Mapping[int, GenerationName | None]
 
     @classmethod
     def read(cls, directory: Path) -> Self:
-        """Read the terms of a state directory; raises `DamagedPointer` for one that is torn."""
-        return cls({term: _restored(directory, term) for term in terms(directory)})
+        """Read the newest term of a directory and its ancestors, not those beside them.
+
+        Raises `DamagedPointer` for one that is torn.
+        """
+        there, restored = set(terms(directory)), dict[int, GenerationName | None]()
+        term = max(there, default=0)
+        while term in there:
+            base = restored[term] = _restored(directory, term)
+            term = base.term if base else 0
+        return cls(restored)
 
     @property
     def newest_term(self) -> int:
@@ -250,6 +259,17 @@ def terms(directory: Path) -> list[int]:
     """Return the terms that were begun in a state directory, in order."""
     names = (path.name for path in durable.entries(directory / "terms"))
     return sorted(int(name) for name in names if _TERM.fullmatch(name))
+
+
+def collect_terms(directory: Path) -> None:
+    """Remove terms outside the ancestry of the newest, except for the newest `KEPT_TERMS`.
+
+    What they wrote is void whether their files are there or not.
+    """
+    ancestry = Lineage.read(directory).restored
+    for term in terms(directory)[:-KEPT_TERMS]:
+        if term not in ancestry:
+            durable.remove_tree(_term_path(directory, term))
 
 
 def last_number(directory: Path) -> int:

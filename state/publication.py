@@ -24,7 +24,7 @@ from state import durable
 from state.durable import Part
 from state.errors import PublicationError, Superseded
 from state.index import BuiltIndex, Items
-from state.lease import Tenure, name_owner, read_owner, terms
+from state.lease import Tenure, collect_terms, name_owner, read_owner, terms
 from state.manifest import FILE_NAME, GenerationName, Manifest, seal
 from state.sections import Section
 from state.versions import FORMAT, VersionName, counting, read_line, verified_manifest, versions
@@ -70,6 +70,7 @@ class Publications:
                 durable.remove_tree(self._directory / "CURRENT")
             durable.collect_temporaries(self._directory, self._check)
             self._collect()
+            collect_terms(self._directory)
 
     def newest_manifest(self) -> Mapping[str, Any] | None:
         """Return the manifest of the version that CURRENT names, taken over or our own.

@@ -3,7 +3,9 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given, settings
@@ -371,7 +373,58 @@ def test_a_rollback_to_a_void_generation_makes_it_count_again() -> None:
     assert lineage.is_void(GenerationName(2, 7))
 
 
-@given(st.lists(st.tuples(st.integers(1, 3), st.integers(0, 5)), max_size=6))
+def _terms_of(directory: Path, restored: Mapping[int, str | None]) -> None:
+    (directory / "terms").mkdir(parents=True)
+    for term, base in restored.items():
+        (directory / "terms" / f"{term:04d}").write_text(json.dumps({"restored": base}))
+
+
+def test_terms_from_which_nothing_came_are_collected_but_for_the_newest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "KEPT_TERMS", 3)
+    base = "0002-000000000005"
+    _terms_of(tmp_path, {1: None, 2: None, **dict.fromkeys(range(3, 9), base)})
+
+    lease.collect_terms(tmp_path)
+
+    assert lease.terms(tmp_path) == [2, 6, 7, 8]
+    assert list((tmp_path / "terms").glob("*.tmp")) == []
+
+
+def test_a_torn_term_beside_the_ancestry_stops_no_start(tmp_path: Path) -> None:
+    _terms_of(tmp_path, {1: None, 2: None, 3: "0001-000000000004"})
+    (tmp_path / "terms" / "0002").write_bytes(b"")
+
+    assert Lineage.read(tmp_path).restored.keys() == {1, 3}
+
+
+HISTORIES = st.lists(st.tuples(st.integers(1, 3), st.integers(0, 5)), max_size=6)
+
+
+@given(HISTORIES)
+@settings(max_examples=100, deadline=None)
+def test_collecting_terms_changes_nothing_in_what_is_void(history: list[tuple[int, int]]) -> None:
+    restored, names = {}, list[GenerationName]()
+    head: GenerationName | None = None
+    for term, (commits, choice) in enumerate(history, start=1):
+        restored[term] = head and str(head)
+        names += [GenerationName(term, len(names) + n) for n in range(1, commits + 1)]
+        head = names[choice % len(names)]
+    with TemporaryDirectory() as made, pytest.MonkeyPatch.context() as patch:
+        directory = Path(made)
+        patch.setattr(lease, "KEPT_TERMS", 1)
+        _terms_of(directory, restored)
+        everything = Lineage({term: lease._restored(directory, term) for term in restored})
+        before = [everything.is_void(name) for name in names]
+
+        lease.collect_terms(directory)
+
+        assert [Lineage.read(directory).is_void(name) for name in names] == before
+        assert lease.terms(directory)[-1:] == list(restored)[-1:]
+
+
+@given(HISTORIES)
 @settings(max_examples=100, deadline=None)
 def test_a_generation_is_void_iff_no_chain_of_restores_leads_to_it(
     history: list[tuple[int, int]],
