@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
+BOTH := -n 2 --dist worksteal  # two processes, each with its broker: many tests wait for one
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-all check plain bounds kafka crash chaos soak bench bench-kills bench-words broker clean
@@ -16,10 +17,10 @@ demo: $(STAMP) ## watch vectors learn from generated traffic (SECONDS=30 JSON=1 
 	@$(BIN)/livevec demo $(if $(SECONDS),--seconds $(SECONDS)) $(if $(filter-out 0,$(JSON)),--json) $(if $(PORT),--port $(PORT))
 
 test: $(STAMP) ## the tests, Kafka's too where Java and Maven are there
-	@$(PYTEST) -m "not slow" $(ARGS)
+	@$(PYTEST) $(BOTH) -m "not slow" $(ARGS)
 
 test-all: $(STAMP) ## every test, and the kernels again in plain Python and with bounds checks
-	@$(PYTEST) $(ARGS)
+	@$(PYTEST) $(BOTH) $(ARGS)
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target plain bounds
 
 check: $(STAMP) ## format, lint, types and the guards of the house

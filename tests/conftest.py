@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,7 +50,7 @@ class RunBroker:
     ca_file: Path | None = None
 
 
-BROKER_USED = pytest.StashKey[str]()
+BROKERS_USED = pytest.StashKey[list[str]]()  # what each process that runs tests has used
 
 
 @pytest.fixture
@@ -65,23 +66,23 @@ def broker(
 
     One that can be had and does not start is a failure where `CI` is true.
     """
-    stash = request.config.stash
+    used = request.config.stash.setdefault(BROKERS_USED, [])
     if named := os.environ.get("LIVEVEC_TEST_BROKER"):
-        stash[BROKER_USED] = f"{named} (LIVEVEC_TEST_BROKER)"
+        used.append(f"{named} (LIVEVEC_TEST_BROKER)")
         yield RunBroker(named)
         return
     own = None
     try:
         own = _started(tmp_path_factory.mktemp("broker"))
     except BrokerUnavailable as error:
-        stash[BROKER_USED] = f"none: {error}"
+        used.append(f"none: {error}")
         pytest.skip(str(error))
     except BrokerFailed as error:
-        stash[BROKER_USED] = f"none: {error}"
+        used.append(f"none: {error}")
         if os.environ.get("CI") == "true":
             raise
         pytest.skip(str(error))
-    stash[BROKER_USED] = f"Apache Kafka {version()} at {own.bootstrap}, started for this run"
+    used.append(f"Apache Kafka {version()} at {own.bootstrap}, started for this run")
     yield RunBroker(
         own.bootstrap, own.sasl_bootstrap, own.ssl_bootstrap, own.sasl_ssl_bootstrap, own.ca_file
     )
@@ -94,8 +95,21 @@ def _started(directory: Path) -> Broker:
     return own
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In one of several processes, send the brokers to the one that tells of the run."""
+    sent: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+    if sent is not None:
+        sent["brokers"] = session.config.stash.get(BROKERS_USED, [])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    output = getattr(node, "workeroutput", {})  # not of one that died
+    node.config.stash.setdefault(BROKERS_USED, []).extend(output.get("brokers", []))
+
+
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    if BROKER_USED in config.stash:
-        terminalreporter.write_line(f"broker: {config.stash[BROKER_USED]}")
+    for used in config.stash.get(BROKERS_USED, []):
+        terminalreporter.write_line(f"broker: {used}")
