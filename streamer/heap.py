@@ -1,10 +1,11 @@
-"""How the C library keeps memory: large arrays go back to the system as they are freed."""
+"""How the C library keeps memory: what is freed goes back to the system."""
 
 import ctypes
 
 LARGE_BYTES = 256 << 10
 
 _M_MMAP_THRESHOLD = -3  # mallopt(3)
+_LIBRARY = ctypes.CDLL(None)
 
 
 def return_large_arrays() -> None:
@@ -15,6 +16,16 @@ def return_large_arrays() -> None:
     minutes of 20,000 clicks a second a daemon stood at 280 MB, once after a step of 6 in the eighth
     minute, and with this bound at 260 without a step. Does nothing where the C library is another.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = getattr(_LIBRARY, "mallopt", None)
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES)
+
+
+def return_free_pages() -> None:
+    """Have glibc give back what is free among small things, too, after work that needed much.
+
+    Blocks for some milliseconds. Does nothing where the C library is another.
+    """
+    malloc_trim = getattr(_LIBRARY, "malloc_trim", None)
+    if malloc_trim is not None:
+        malloc_trim(0)

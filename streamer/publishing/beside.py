@@ -5,6 +5,8 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from streamer.heap import return_free_pages
+
 T = TypeVar("T")
 
 
@@ -61,4 +63,5 @@ class Beside(Generic[T]):
             except Exception as error:
                 self._error = error
             del work  # and what it holds, a copy of the state say, while there is nothing to do
+            return_free_pages()
             self._is_done.set()
