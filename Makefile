@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest
 BOTH := -n 2 --dist worksteal  # two processes, each with its broker: many tests wait for one
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check plain bounds kafka crash chaos soak bench bench-kills bench-words broker clean
+.PHONY: help install demo test test-all check plain bounds kafka crash chaos soak bench bench-kernels bench-kills bench-words broker clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ soak: $(STAMP) ## a daemon at a steady rate for long: memory, lag, warnings (MIN
 bench: $(STAMP) ## how fast each stage is (DATA=clicks.csv takes yours, QUICK=1 is short)
 	@$(BIN)/python -m tests.bench.bench_stages $(if $(DATA),--data "$(DATA)") $(if $(filter-out 0,$(QUICK)),--quick)
 
+bench-kernels: $(VENV)/.bench ## the training kernel on one core, beside gensim and sgemm (QUICK=1 is short)
+	@OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.bench_kernels $(if $(filter-out 0,$(QUICK)),--quick)
+
 bench-words: $(STAMP) ## whether neighbours share rare words (DATA=clicks.csv ITEMS=items.csv TEXT=description)
 	@test -n "$(DATA)" -a -n "$(ITEMS)" || { echo "bench-words: expected DATA=FILE of clicks and ITEMS=FILE of item_id and a text" >&2; exit 1; }
 	@$(BIN)/python -m tests.bench.bench_words --data "$(DATA)" --items "$(ITEMS)" $(if $(TEXT),--text "$(TEXT)")
@@ -74,4 +77,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/pip || { echo "making $(VENV) ..."; $(PYTHON) -m venv $(VENV); }
 	@echo "installing livevec and what it needs into $(VENV) (a minute or two) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(VENV)/.bench: $(STAMP)
+	@echo "installing gensim, to measure against ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	@touch $@

@@ -73,9 +73,11 @@ class Kernel:
     Raises `TypeError` when it is called with other types than its signature's.
     """
 
-    def __init__(self, body: Callable[..., Any], signature: Any, fastmath: Any) -> None:
+    def __init__(
+        self, body: Callable[..., Any], signature: Any, fastmath: Any, variant: str = ""
+    ) -> None:
         self.body = body
-        self.name = f"{body.__module__}.{body.__name__}"
+        self.name = f"{body.__module__}.{body.__name__}{variant}"
         self.signature = signature
         self.__doc__ = body.__doc__
         self.__wrapped__ = body
@@ -102,18 +104,20 @@ class Kernel:
 
 
 def kernel(
-    signature: Any, *, fastmath: set[str] | bool = FASTMATH
+    signature: Any, *, fastmath: set[str] | bool = FASTMATH, variant: str = ""
 ) -> Callable[[Callable[..., Any]], Kernel]:
     """Register a function as a kernel with this signature.
 
-    Integer kernels pass `fastmath=False`: there is nothing to reassociate.
+    Integer kernels pass `fastmath=False`: there is nothing to reassociate. Where several kernels
+    are made of one function, `variant` is added to its name.
     """
-    return lambda body: Kernel(body, signature, fastmath)
+    return lambda body: Kernel(body, signature, fastmath, variant)
 
 
 def part(body: Callable[..., Any]) -> Any:
     """Compile a function into the kernels that call it; it is never an entry point."""
-    return numba.njit(fastmath=FASTMATH, **OPTIONS)(body)
+    # A call would pass each array of a tuple as seven values: training took a third longer.
+    return numba.njit(fastmath=FASTMATH, forceinline=True, **OPTIONS)(body)
 
 
 def registered() -> list[Kernel]:

@@ -6,13 +6,14 @@ from kernels.policy import kernel
 from kernels.rng import number, stream, unit
 
 
-@kernel("void(f4[:, ::1], i8[::1], u8[::1], u8, f4)")
-def initialise(vectors, rows, keys, seed, half_width):
+@kernel("void(f4[:, ::1], i8, i8[::1], u8[::1], u8, f4)")
+def initialise(vectors, dim, rows, keys, seed, half_width):
     """Give rows their first values: uniform in [-half_width, half_width).
 
     Parameters
     ----------
-    vectors : float32 (n_rows, dim), written at `rows`
+    vectors : float32 (n_rows, at least dim), written at `rows`
+    dim : int64, values of a row; those behind them are left
     rows : int64 (n,), in [0, n_rows)
     keys : uint64 (n,), the items' keys: a row's values are a function of (seed, key)
     seed : uint64
@@ -20,7 +21,7 @@ def initialise(vectors, rows, keys, seed, half_width):
     """
     for i in range(rows.shape[0]):
         start = stream(seed, keys[i], np.uint64(0))
-        for d in range(vectors.shape[1]):
+        for d in range(dim):
             draw = unit(number(start, np.uint64(d)))
             vectors[rows[i], d] = (np.float32(2.0) * draw - np.float32(1.0)) * half_width
 

@@ -6,6 +6,10 @@ with one accumulator per row. A tile is the click x, its neighbours y_1..y_m and
 all its inputs share. Inputs are {x, y_j}; targets are y_j for input x, x for input y_j, and the
 negatives for each input, except where a negative equals the input or one of its targets. All
 scores use the values from before the tile; gradients are summed per distinct row.
+
+A tile is two small matrices, of inputs and of outputs. Each row is copied beside the others once;
+scores, then gradients are computed in blocks of 2 inputs and 4 outputs, which stay in registers.
+Tiles are looked up some ahead, and their rows prefetched.
 """
 
 from typing import NamedTuple
@@ -13,23 +17,30 @@ from typing import NamedTuple
 import numpy as np
 from numba import types
 
+from kernels.blocks import add_gradients, load, score
 from kernels.memory import remember
 from kernels.negatives import NOISE, add_noise, draw_noise
 from kernels.pairs import PAIRS, add_pairs, both_ways
-from kernels.policy import kernel, part
+from kernels.policy import Kernel, kernel, part
+from kernels.prefetch import prefetch_row
 from kernels.rng import mix, stream
+from kernels.scratch import AHEAD, IN_BLOCK, LANES, OUT_BLOCK, padded, scratch_type
+from kernels.sigmoid import sigmoid
 from kernels.table import find
 from kernels.tiles import TILES
 from kernels.windows import F4, I8, U8
 
 
 class Rows(NamedTuple):
-    """What is learned, of all shards; row i of each array belongs to the item in row i."""
+    """What is learned, of all shards; row i of each array belongs to the item in row i.
+
+    Vectors have `padded(dim)` columns, of which those behind `dim` are always 0.
+    """
 
     table_keys: np.ndarray  # uint64 (2^k,), item key ...
     table_slots: np.ndarray  # int64 (2^k,), ... -> row
-    inputs: np.ndarray  # float32 (n_rows, dim), E
-    outputs: np.ndarray  # float32 (n_rows, dim), O
+    inputs: np.ndarray  # float32 (n_rows, padded dim), E
+    outputs: np.ndarray  # float32 (n_rows, padded dim), O
     input_accumulators: np.ndarray  # float32 (n_rows,)
     output_accumulators: np.ndarray  # float32 (n_rows,)
     clicks: np.ndarray  # int64 (n_rows,)
@@ -43,161 +54,214 @@ class Learning(NamedTuple):
     seed: np.uint64
     learning_rate: np.float32
     epsilon: np.float32
+    dim: int
     negatives: int
     passes: int
     half_lives: np.ndarray  # float64 (n_half_lives,), in accepted clicks
     partition_keys: np.ndarray  # uint64 (n_partitions,), what their draws are keyed by
 
 
-class Scratch(NamedTuple):
-    """Room for one tile: its distinct rows, how often each occurs, and their gradients.
-
-    Slot 0 is x, slots 1 to n_inputs - 1 the distinct neighbours, the rest the distinct negatives
-    that are none of these.
-    """
-
-    rows: np.ndarray  # int64 (n_slots,)
-    counts: np.ndarray  # float32 (n_slots,), occurrences among the inputs; 0 behind n_inputs
-    noise_counts: np.ndarray  # float32 (n_slots,), occurrences among the negatives
-    drawn: np.ndarray  # int64 (negatives,)
-    inputs: np.ndarray  # float32 (n_slots, dim)
-    outputs: np.ndarray  # float32 (n_slots, dim)
-    input_gradients: np.ndarray  # float32 (n_slots, dim)
-    output_gradients: np.ndarray  # float32 (n_slots, dim)
-
-
 _F4_2D, _F8 = types.float32[:, ::1], types.float64[::1]
 ROWS = types.NamedTuple((U8, I8, _F4_2D, _F4_2D, F4, F4, I8, types.float64[:, ::1], I8), Rows)
 LEARNING = types.NamedTuple(
-    (types.uint64, types.float32, types.float32, types.int64, types.int64, _F8, U8), Learning
+    (types.uint64, types.float32, types.float32, *(types.int64,) * 3, _F8, U8), Learning
 )
-SCRATCH = types.NamedTuple((I8, F4, F4, I8, _F4_2D, _F4_2D, _F4_2D, _F4_2D), Scratch)
 
 
 @part
-def _slot_of(scratch, row, n_slots):
-    for slot in range(n_slots):
-        if scratch.rows[slot] == row:
+def _slot_of(rows, row, begin, end):
+    for slot in range(begin, end):
+        if rows[slot] == row:
             return slot
     return -1
 
 
 @part
-def _gather_inputs(rows, tiles, t, x, scratch):
-    """Give x and its distinct neighbours their slots; return (slots, neighbours found, hash)."""
-    scratch.rows[0] = x
-    scratch.counts[0] = np.float32(1.0)
-    n_slots, n_neighbours, hashed = 1, 0, np.uint64(0)
+def _up(n, block):
+    return (n + block - 1) // block * block
+
+
+@part
+def _look_up(rows, tiles, t, ahead, a):
+    """Write the rows of x and its distinct neighbours; return (neighbours found, hash)."""
+    x = find(rows.table_keys, rows.table_slots, tiles.items[t])
+    found, counts = ahead.inputs[a], ahead.counts[a]
+    found[0] = x
+    counts[0] = np.float32(1.0)
+    n_inputs, n_neighbours, hashed = 1, 0, np.uint64(0)
     for j in range(tiles.n_neighbours[t]):
         row = find(rows.table_keys, rows.table_slots, tiles.neighbours[t, j])
         if row < 0:
             continue
         n_neighbours += 1
         hashed += both_ways(tiles.items[t], tiles.neighbours[t, j])
-        slot = _slot_of(scratch, row, n_slots)
+        slot = _slot_of(found, row, 1, n_inputs)
         if slot < 0:
-            scratch.rows[n_slots] = row
-            scratch.counts[n_slots] = np.float32(0.0)
-            slot = n_slots
-            n_slots += 1
-        scratch.counts[slot] += np.float32(1.0)
-    return n_slots, n_neighbours, hashed
+            found[n_inputs] = row
+            counts[n_inputs] = np.float32(0.0)
+            slot = n_inputs
+            n_inputs += 1
+        counts[slot] += np.float32(1.0)
+    ahead.n_inputs[a] = n_inputs
+    return n_neighbours, hashed
 
 
 @part
-def _gather_negatives(scratch, n_inputs):
-    """Give the distinct negatives their slots and count all; return the number of slots."""
-    for slot in range(n_inputs):
-        scratch.noise_counts[slot] = np.float32(0.0)
-    n_slots = n_inputs
-    for k in range(scratch.drawn.shape[0]):
-        slot = _slot_of(scratch, scratch.drawn[k], n_slots)
-        if slot < 0:
-            scratch.rows[n_slots] = scratch.drawn[k]
-            scratch.counts[n_slots] = np.float32(0.0)
-            scratch.noise_counts[n_slots] = np.float32(0.0)
-            slot = n_slots
-            n_slots += 1
-        scratch.noise_counts[slot] += np.float32(1.0)
-    return n_slots
-
-
-@part
-def _load(vectors, scratch_rows, scratch_vectors, gradients, n_slots):
-    for slot in range(n_slots):
-        row = scratch_rows[slot]
-        for d in range(vectors.shape[1]):
-            scratch_vectors[slot, d] = vectors[row, d]
-            gradients[slot, d] = np.float32(0.0)
-
-
-@part
-def _pair_counts(scratch, i, o):
-    """Return how often (input slot i, output slot o) is a positive and a negative pair."""
-    if i == o:
-        return np.float32(0.0), np.float32(0.0)
-    if i == 0:
-        # Every neighbour is a target of x, so a negative that equals one is skipped.
-        if scratch.counts[o] > 0:
-            return scratch.counts[o], np.float32(0.0)
-        return np.float32(0.0), scratch.noise_counts[o]
-    if o == 0:
-        return scratch.counts[i], np.float32(0.0)
-    return np.float32(0.0), scratch.counts[i] * scratch.noise_counts[o]
-
-
-@part
-def _sum_gradients(scratch, n_inputs, n_slots, weight):
-    dim = scratch.inputs.shape[1]
-    for i in range(n_inputs):
-        for o in range(n_slots):
-            positive, negative = _pair_counts(scratch, i, o)
-            if positive + negative == np.float32(0.0):
-                continue
-            score = np.float32(0.0)
-            for d in range(dim):
-                score += scratch.inputs[i, d] * scratch.outputs[o, d]
-            probability = np.float32(1.0) / (np.float32(1.0) + np.exp(-score))
-            g = weight * (positive - (positive + negative) * probability)
-            for d in range(dim):
-                scratch.input_gradients[i, d] += g * scratch.outputs[o, d]
-            for d in range(dim):
-                scratch.output_gradients[o, d] += g * scratch.inputs[i, d]
-
-
-@part
-def _step(vectors, accumulators, row, gradient, learning):
-    """Move one row along its gradient: AdaGrad with one accumulator per row."""
-    dim = vectors.shape[1]
-    square = np.float32(0.0)
-    for d in range(dim):
-        square += gradient[d] * gradient[d]
-    if square == np.float32(0.0):
+def _prefetch_rows(rows, ahead, a):
+    if ahead.n_inputs[a] == 1:
         return
-    accumulators[row] += square / np.float32(dim)
-    rate = learning.learning_rate / np.sqrt(accumulators[row] + learning.epsilon)
-    for d in range(dim):
-        vectors[row, d] += rate * gradient[d]
+    for slot in range(ahead.n_inputs[a]):
+        row = ahead.inputs[a, slot]
+        prefetch_row(rows.inputs, row)
+        prefetch_row(rows.outputs, row)
+    for k in range(ahead.negatives.shape[1]):
+        prefetch_row(rows.outputs, ahead.negatives[a, k])
 
 
 @part
-def _update(rows, learning, scratch, n_inputs, weight):
-    n_slots = _gather_negatives(scratch, n_inputs)
-    _load(rows.inputs, scratch.rows, scratch.inputs, scratch.input_gradients, n_inputs)
-    _load(rows.outputs, scratch.rows, scratch.outputs, scratch.output_gradients, n_slots)
-    _sum_gradients(scratch, n_inputs, n_slots, weight)
-    for slot in range(n_inputs):
-        row = scratch.rows[slot]
-        gradient = scratch.input_gradients[slot]
-        _step(rows.inputs, rows.input_accumulators, row, gradient, learning)
-    for slot in range(n_slots):
-        row = scratch.rows[slot]
-        gradient = scratch.output_gradients[slot]
-        _step(rows.outputs, rows.output_accumulators, row, gradient, learning)
+def _prepare(tiles, t, rows, noise, pairs, learning, ahead, a):
+    """Count the click, enter it as noise, and look up what its tile trains; return its pairs."""
+    n_neighbours, hashed = _look_up(rows, tiles, t, ahead, a)
+    x = ahead.inputs[a, 0]
+    rows.accepted[0] += 1
+    rows.clicks[x] += 1
+    log2_weight = np.log2(np.float64(tiles.weights[t]))
+    remember(rows.popularity, x, log2_weight, rows.accepted[0], learning.half_lives)
+    key = learning.partition_keys[tiles.partitions[t]]
+    start = stream(learning.seed, key, np.uint64(tiles.offsets[t]))
+    add_noise(noise, x, mix(start))
+    if n_neighbours == 0:
+        return 0
+    add_pairs(pairs, tiles, t, 2 * n_neighbours, hashed)
+    draw_noise(noise, start, 0, ahead.negatives[a], ahead.negatives.shape[1])
+    return 2 * n_neighbours
 
 
-@kernel(types.int64(TILES, ROWS, NOISE, PAIRS, LEARNING, SCRATCH))
-def train_tiles(tiles, rows, noise, pairs, learning, scratch):
+@part
+def _add_output(scratch, slot, row):
+    scratch.output_rows[slot] = row
+    scratch.positives[slot] = np.float32(0.0)
+    scratch.negatives[slot] = np.float32(0.0)
+    return slot + 1
+
+
+@part
+def _gather_outputs(scratch, a, n_inputs, drawn):
+    """Give outputs their slots; return how many all inputs share, and how many there are."""
+    inputs, counts = scratch.ahead.inputs[a], scratch.ahead.counts[a]
+    n = _add_output(scratch, 0, inputs[0])
+    for k in range(drawn.shape[0]):
+        if drawn[k] == inputs[0]:
+            continue  # a target of the neighbours, and x itself
+        slot = _slot_of(scratch.output_rows, drawn[k], 1, n)
+        if slot < 0:
+            slot = n
+            n = _add_output(scratch, n, drawn[k])
+        scratch.negatives[slot] += np.float32(1.0)
+    n_shared = n
+    for i in range(1, n_inputs):
+        slot = _slot_of(scratch.output_rows, inputs[i], 1, n_shared)
+        scratch.same[i] = slot
+        if slot < 0:
+            slot = n
+            n = _add_output(scratch, n, inputs[i])
+        scratch.positives[slot] = counts[i]
+    return n_shared, n
+
+
+@part
+def _weigh(scratch, a, n_inputs, shared, width, weight):
+    """Make of each score the derivative of the loss by it: weight x (label - probability)."""
+    scores, positives, negatives = scratch.scores, scratch.positives, scratch.negatives
+    for o in range(np.uint64(width)):
+        # Every neighbour is a target of x, so a negative that equals one is no negative of x.
+        n_drawn = negatives[o] if positives[o] == np.float32(0.0) else np.float32(0.0)
+        total = positives[o] + n_drawn
+        scores[o] = weight * (positives[o] - total * sigmoid(scores[o]))
+    for i in range(1, n_inputs):
+        count = weight * scratch.ahead.counts[a, i]
+        begin = np.uint64(i * width)
+        to_x = count * (np.float32(1.0) - sigmoid(scores[begin]))
+        for o in range(np.uint64(width if i < IN_BLOCK else shared)):
+            scores[begin + o] = -count * negatives[o] * sigmoid(scores[begin + o])
+        scores[begin] = to_x
+        if scratch.same[i] >= 0:
+            scores[begin + np.uint64(scratch.same[i])] = np.float32(0.0)
+
+
+@part
+def _step(vectors, accumulators, rows, n, gradients, rates, learning, columns):
+    """Move `n` rows along their gradients: AdaGrad with one accumulator per row."""
+    columns = np.uint64(columns)
+    for slot in range(np.uint64(n)):
+        square = np.float32(0.0)
+        for d in range(columns):
+            square += gradients[slot * columns + d] * gradients[slot * columns + d]
+        rates[slot] = square / np.float32(learning.dim)
+    for slot in range(n):
+        if rates[slot] > np.float32(0.0):
+            accumulators[rows[slot]] += rates[slot]
+            total = accumulators[rows[slot]] + learning.epsilon
+            rates[slot] = learning.learning_rate / np.sqrt(total)
+    for slot in range(np.uint64(n)):
+        row = rows[slot]
+        for d in range(columns):
+            vectors[row, d] += rates[slot] * gradients[slot * columns + d]
+
+
+@part
+def _train(rows, learning, scratch, a, weight, drawn):
+    """Train a tile that was looked up, once."""
+    columns = LANES * len(scratch.blocks)
+    n_inputs = scratch.ahead.n_inputs[a]
+    inputs = scratch.ahead.inputs[a]
+    n_shared, n_outputs = _gather_outputs(scratch, a, n_inputs, drawn)
+    all_inputs, all_outputs = _up(n_inputs, IN_BLOCK), _up(n_outputs, OUT_BLOCK)
+    shared, width = _up(n_shared, OUT_BLOCK), all_outputs
+    for slot in range(n_outputs, all_outputs):
+        _add_output(scratch, slot, 0)
+    load(
+        rows.inputs, inputs, n_inputs, scratch.inputs, scratch.input_gradients, all_inputs, columns
+    )
+    load(
+        rows.outputs,
+        scratch.output_rows,
+        n_outputs,
+        scratch.outputs,
+        scratch.output_gradients,
+        all_outputs,
+        columns,
+    )
+    for i in range(0, all_inputs, IN_BLOCK):
+        for o in range(0, all_outputs if i == 0 else shared, OUT_BLOCK):
+            score(scratch, i, o, width)
+    _weigh(scratch, a, n_inputs, shared, width, weight)
+    for i in range(0, all_inputs, IN_BLOCK):
+        for o in range(0, all_outputs if i == 0 else shared, OUT_BLOCK):
+            add_gradients(scratch, i, o, width)
+    _step(
+        rows.inputs,
+        rows.input_accumulators,
+        inputs,
+        n_inputs,
+        scratch.input_gradients,
+        scratch.rates,
+        learning,
+        columns,
+    )
+    _step(
+        rows.outputs,
+        rows.output_accumulators,
+        scratch.output_rows,
+        n_outputs,
+        scratch.output_gradients,
+        scratch.rates,
+        learning,
+        columns,
+    )
+
+
+def _train_tiles(tiles, rows, noise, pairs, learning, scratch):
     """Train tiles in order: count the click, enter it as noise, move the rows of its pairs.
 
     Parameters
@@ -207,7 +271,7 @@ def train_tiles(tiles, rows, noise, pairs, learning, scratch):
     noise : Noise of arrays (size,), written
     pairs : Pairs of arrays (n_partitions,), (n_sessions,), written; room for one session per tile
     learning : Learning of scalars and arrays (n_half_lives,), (n_partitions,)
-    scratch : Scratch of arrays (1 + 2 * window + negatives, ...), overwritten
+    scratch : Scratch of arrays (n_inputs, ...), (n_outputs, ...), overwritten
 
     Returns
     -------
@@ -217,23 +281,30 @@ def train_tiles(tiles, rows, noise, pairs, learning, scratch):
     -----
     The items of all tiles have rows. Non-finite gradients are not checked here.
     """
-    n_pairs = 0
-    for t in range(tiles.used[0]):
-        x = find(rows.table_keys, rows.table_slots, tiles.items[t])
-        rows.accepted[0] += 1
-        rows.clicks[x] += 1
-        weight = tiles.weights[t]
-        log2_weight = np.log2(np.float64(weight))
-        remember(rows.popularity, x, log2_weight, rows.accepted[0], learning.half_lives)
-        key = learning.partition_keys[tiles.partitions[t]]
-        start = stream(learning.seed, key, np.uint64(tiles.offsets[t]))
-        add_noise(noise, x, mix(start))
-        n_inputs, n_neighbours, hashed = _gather_inputs(rows, tiles, t, x, scratch)
-        if n_neighbours == 0:
-            continue
-        n_pairs += 2 * n_neighbours
-        add_pairs(pairs, tiles, t, 2 * n_neighbours, hashed)
-        for p in range(learning.passes):
-            draw_noise(noise, start, p * learning.negatives, scratch.drawn, learning.negatives)
-            _update(rows, learning, scratch, n_inputs, weight)
+    ahead, k, n_pairs = scratch.ahead, learning.negatives, 0
+    for begin in range(0, tiles.used[0], AHEAD):
+        n_ahead = min(AHEAD, tiles.used[0] - begin)
+        for a in range(n_ahead):
+            n_pairs += _prepare(tiles, begin + a, rows, noise, pairs, learning, ahead, a)
+        _prefetch_rows(rows, ahead, 0)
+        for a in range(n_ahead):
+            if a + 1 < n_ahead:
+                _prefetch_rows(rows, ahead, a + 1)
+            if ahead.n_inputs[a] > 1:
+                weight = tiles.weights[begin + a]
+                for p in range(learning.passes):
+                    drawn = ahead.negatives[a, p * k : (p + 1) * k]
+                    _train(rows, learning, scratch, a, weight, drawn)
     return n_pairs
+
+
+_kernels: dict[int, Kernel] = {}
+
+
+def train_tiles(dim: int) -> Kernel:
+    """Return the kernel that trains tiles of rows of `dim` values: see its docstring."""
+    columns = padded(dim)
+    if columns not in _kernels:
+        signature = types.int64(TILES, ROWS, NOISE, PAIRS, LEARNING, scratch_type(columns))
+        _kernels[columns] = kernel(signature, variant=f"[{columns}]")(_train_tiles)
+    return _kernels[columns]

@@ -11,6 +11,7 @@ from kernels import rows as row_kernels
 from kernels import sgns
 from kernels.negatives import Noise
 from kernels.pairs import Pairs
+from kernels.scratch import Scratch, padded
 from kernels.tiles import Tiles
 from state.sections import Section
 
@@ -26,8 +27,8 @@ def allocate(
     return sgns.Rows(
         table_keys=table_keys,
         table_slots=table_slots,
-        inputs=np.zeros((n_rows, dim), np.float32),
-        outputs=np.zeros((n_rows, dim), np.float32),
+        inputs=np.zeros((n_rows, padded(dim)), np.float32),
+        outputs=np.zeros((n_rows, padded(dim)), np.float32),
         input_accumulators=np.zeros(n_rows, np.float32),
         output_accumulators=np.zeros(n_rows, np.float32),
         clicks=np.zeros(n_rows, np.int64),
@@ -37,12 +38,11 @@ def allocate(
 
 
 def initialise(
-    rows: sgns.Rows, places: NDArray[np.int64], keys: NDArray[np.uint64], seed: int
+    rows: sgns.Rows, dim: int, places: NDArray[np.int64], keys: NDArray[np.uint64], seed: int
 ) -> None:
     """Give rows the values of a newborn item: a function of (seed, key) alone."""
-    dim = rows.inputs.shape[1]
     half_width = np.float32(INITIAL_WIDTH / dim)
-    row_kernels.initialise(rows.inputs, places, keys, np.uint64(seed), half_width)
+    row_kernels.initialise(rows.inputs, dim, places, keys, np.uint64(seed), half_width)
     rows.outputs[places] = 0.0
     rows.input_accumulators[places] = 0.0
     rows.output_accumulators[places] = 0.0
@@ -56,32 +56,33 @@ def train(  # noqa: PLR0913, PLR0917 - what is written, what is read, and room t
     pairs: Pairs,
     tiles: Tiles,
     learning: sgns.Learning,
-    scratch: sgns.Scratch,
+    scratch: Scratch,
 ) -> int:
     """Train tiles whose items all have rows; count and return the pairs trained."""
-    return int(sgns.train_tiles(tiles, rows, noise, pairs, learning, scratch))
+    kernel = sgns.train_tiles(learning.dim)
+    return int(kernel(tiles, rows, noise, pairs, learning, scratch))
 
 
 class Shard:
     """The rows from `begin` on, of which the first `size` are in use."""
 
-    NAMES = ("inputs", "outputs", "input_accumulators", "output_accumulators", "clicks")
+    VECTORS = ("inputs", "outputs")
+    NAMES = (*VECTORS, "input_accumulators", "output_accumulators", "clicks", "popularity")
 
-    def __init__(self, rows: sgns.Rows, begin: int) -> None:
+    def __init__(self, rows: sgns.Rows, dim: int, begin: int) -> None:
         self._rows = rows
+        self._dim = dim
         self.begin = begin
 
     def copy(self, size: int) -> dict[str, NDArray[np.generic]]:
         """Return copies of the rows in use, which later training cannot touch."""
-        part = slice(self.begin, self.begin + size)
-        named = {name: getattr(self._rows, name)[part].copy() for name in self.NAMES}
-        return {**named, "popularity": self._rows.popularity[part].copy()}
+        return {name: self._part(name, size).copy() for name in self.NAMES}
 
     def restore(self, section: Section) -> None:
         """Invert `copy`."""
-        for name in (*self.NAMES, "popularity"):
+        for name in self.NAMES:
             values = section.arrays[name]
-            getattr(self._rows, name)[self.begin : self.begin + len(values)] = values
+            self._part(name, len(values))[:] = values
 
     def reset_non_finite(self, size: int, keys: NDArray[np.uint64], seed: int) -> int:
         """Reset the rows that hold nan or infinity to a newborn's; return how many there were.
@@ -95,6 +96,11 @@ class Shard:
         bad = found[:n]
         if n:
             clicks, popularity = rows.clicks[bad], rows.popularity[bad]
-            initialise(rows, bad, keys[bad], seed)
+            initialise(rows, self._dim, bad, keys[bad], seed)
             rows.clicks[bad], rows.popularity[bad] = clicks, popularity
         return int(n)
+
+    def _part(self, name: str, size: int) -> NDArray[np.generic]:
+        """Return a view of the first rows of an array, without the columns that pad a vector."""
+        rows: NDArray[np.generic] = getattr(self._rows, name)[self.begin : self.begin + size]
+        return rows[:, : self._dim] if name in self.VECTORS else rows

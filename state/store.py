@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from kernels.negatives import Noise
 from kernels.pairs import Pairs
-from kernels.sgns import Learning, Scratch
+from kernels.scratch import Scratch
+from kernels.sgns import Learning
 from kernels.tiles import Tiles
 from kernels.vocabulary import FULL, Ids
 from state import shard as shards
@@ -55,7 +56,9 @@ class Store:
         ids = self.vocabulary.arrays
         self._rows = shards.allocate(len(ids.keys), settings.dim, ids.table_keys, ids.table_slots)
         per_shard = self.vocabulary.rows_per_shard
-        self._shards = [shards.Shard(self._rows, s * per_shard) for s in range(settings.n_shards)]
+        self._shards = [
+            shards.Shard(self._rows, settings.dim, s * per_shard) for s in range(settings.n_shards)
+        ]
         if sections:
             self._restore(sections)
 
@@ -80,7 +83,7 @@ class Store:
             new = np.arange(first + begin, first + self.vocabulary.shard_size(shard))
             if len(new):
                 keys = self.vocabulary.arrays.keys[new]
-                shards.initialise(self._rows, new, keys, self.settings.seed)
+                shards.initialise(self._rows, self.settings.dim, new, keys, self.settings.seed)
         return rows
 
     def train(self, tiles: Tiles, pairs: Pairs, learning: Learning, scratch: Scratch) -> int:

@@ -13,6 +13,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from kernels import policy
+from kernels.sgns import train_tiles
 from state.checkpoint import Checkpoints
 from state.deaths import Deaths
 from state.errors import StateError
@@ -126,6 +127,7 @@ class Daemon:
             self._closers.append(server.stop)
             log.info("metrics_listening", address=server.address)
         started = self._clock.monotonic()
+        train_tiles(config.training.dim)  # so that it is among what is compiled
         n_kernels = policy.compile_all(self._on_progress)
         seconds = round(self._clock.monotonic() - started, 3)
         log.info("kernels_compiled", kernels=n_kernels, seconds=seconds)

@@ -3,7 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.sgns import Learning, Scratch
+from kernels.scratch import scratch
+from kernels.sgns import Learning
 from kernels.tiles import Tiles
 from kernels.vocabulary import Ids
 from state.store import Store
@@ -18,7 +19,7 @@ class Trainer:
         self._settings = settings
         self._store = store
         self._pairs = pairs
-        self._scratch = _scratch(settings)
+        self._scratch = scratch(settings.dim, settings.window, settings.negatives, settings.passes)
 
     def admit(self, ids: Ids) -> None:
         """Give a row to every item that has none; they are known to have room and no collision."""
@@ -32,6 +33,7 @@ class Trainer:
             seed=np.uint64(settings.seed),
             learning_rate=np.float32(settings.learning_rate),
             epsilon=np.float32(settings.epsilon),
+            dim=settings.dim,
             negatives=settings.negatives,
             passes=settings.passes,
             half_lives=np.array(settings.popularity_half_lives, np.float64),
@@ -39,17 +41,3 @@ class Trainer:
         )
         pairs = self._pairs.with_room(int(tiles.used[0]))
         return self._store.train(tiles, pairs, learning, self._scratch)
-
-
-def _scratch(settings: Training) -> Scratch:
-    n_slots = 1 + 2 * settings.window + settings.negatives
-    return Scratch(
-        rows=np.zeros(n_slots, np.int64),
-        counts=np.zeros(n_slots, np.float32),
-        noise_counts=np.zeros(n_slots, np.float32),
-        drawn=np.zeros(settings.negatives, np.int64),
-        inputs=np.zeros((n_slots, settings.dim), np.float32),
-        outputs=np.zeros((n_slots, settings.dim), np.float32),
-        input_gradients=np.zeros((n_slots, settings.dim), np.float32),
-        output_gradients=np.zeros((n_slots, settings.dim), np.float32),
-    )

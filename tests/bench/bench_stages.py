@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from kernels import policy
+from kernels import policy, sgns
 from state.offsets import Offsets
 from streamer import config as settings
 from streamer.clock import SystemClock
@@ -80,10 +80,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
-    policy.compile_all()
     config = settings.load(
         None, source={"files": {"paths": [str(options.data)]}} if options.data else {}
     )
+    sgns.train_tiles(config.training.dim)
+    policy.compile_all()
     n_generated = QUICK_CLICKS if options.quick else GENERATED_CLICKS
     runs = []
     for _ in range(2 if options.quick else 5):

@@ -11,7 +11,8 @@ LARGEST = np.finfo(np.float32).max
 def newborn(keys, seed=1, dim=64, half_width=0.5, rows=None):
     vectors = np.full((len(keys) + 2, dim), 9.0, np.float32)
     places = np.arange(len(keys)) if rows is None else np.array(rows)
-    initialise(vectors, places, np.array(keys, np.uint64), np.uint64(seed), np.float32(half_width))
+    wanted = np.array(keys, np.uint64)
+    initialise(vectors, dim, places, wanted, np.uint64(seed), np.float32(half_width))
     return vectors
 
 
@@ -43,6 +44,13 @@ def test_only_the_named_rows_are_written():
     vectors = newborn([5, 6], rows=[1, 3])
     assert (vectors[[0, 2]] == 9).all()
     assert (np.abs(vectors[[1, 3]]) < 0.5).all()
+
+
+def test_columns_behind_the_values_are_left():
+    vectors = np.zeros((1, 16), np.float32)
+    initialise(vectors, 6, np.array([0]), np.array([5], np.uint64), np.uint64(1), np.float32(0.5))
+    assert (vectors[0, :6] != 0).all()
+    assert (vectors[0, 6:] == 0).all()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

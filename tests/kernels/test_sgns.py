@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from kernels import sgns
 from kernels.negatives import Noise
 from kernels.pairs import Pairs
+from kernels.policy import config
+from kernels.scratch import AHEAD, padded, scratch
 from kernels.table import insert_many, places
 from kernels.tiles import Tiles
 from tests import oracles
@@ -25,16 +27,18 @@ class Net:
     def __init__(self, noise=range(N_ROWS), dim=6, seed=1, scale=1.0, **learning):
         rng = np.random.default_rng(seed)
 
-        def drawn(*shape):
-            return rng.uniform(-scale, scale, shape).astype(np.float32)
+        def drawn():
+            vectors = np.zeros((N_ROWS, padded(dim)), np.float32)
+            vectors[:, :dim] = rng.uniform(-scale, scale, (N_ROWS, dim))
+            return vectors
 
         keys, slots = np.zeros(64, np.uint64), np.full(64, -1, np.int64)
         insert_many(keys, slots, KEYS, np.arange(N_ROWS))
         self.rows = sgns.Rows(
             table_keys=keys,
             table_slots=slots,
-            inputs=drawn(N_ROWS, dim),
-            outputs=drawn(N_ROWS, dim),
+            inputs=drawn(),
+            outputs=drawn(),
             input_accumulators=rng.uniform(0.01, 2, N_ROWS).astype(np.float32),
             output_accumulators=rng.uniform(0.01, 2, N_ROWS).astype(np.float32),
             clicks=np.zeros(N_ROWS, np.int64),
@@ -48,39 +52,35 @@ class Net:
             seed=np.uint64(learning.get("seed", 5)),
             learning_rate=np.float32(learning.get("learning_rate", 0.2)),
             epsilon=np.float32(1e-8),
+            dim=dim,
             negatives=learning.get("negatives", 5),
             passes=learning.get("passes", 1),
             half_lives=HALF_LIVES,
             partition_keys=np.array([11, 22], np.uint64),
         )
         self.pairs = new_pairs()
-        slots = 1 + 2 * WINDOW + self.learning.negatives
-        counts = [np.zeros(slots, np.float32) for _ in range(2)]
-        vectors = [np.zeros((slots, dim), np.float32) for _ in range(4)]
-        drawn_rows = np.zeros(self.learning.negatives, np.int64)
-        self.scratch = sgns.Scratch(np.zeros(slots, np.int64), *counts, drawn_rows, *vectors)
+        sizes = self.learning.negatives, self.learning.passes
+        self.scratch = scratch(dim, WINDOW, *sizes)
 
     def train(self, x=X, neighbours=(), weight=1.0, partition=0, offset=0):
         return self.train_all([(x, neighbours, weight, partition, offset)])
 
     def train_all(self, tiles, sessions=None):
-        return sgns.train_tiles(
-            as_tiles(tiles, sessions),
-            self.rows,
-            self.noise,
-            self.pairs,
-            self.learning,
-            self.scratch,
-        )
+        return self.run(as_tiles(tiles, sessions))
+
+    def run(self, tiles):
+        kernel = sgns.train_tiles(self.learning.dim)
+        return kernel(tiles, self.rows, self.noise, self.pairs, self.learning, self.scratch)
 
     @property
     def drawn(self):
-        """The negatives of the last pass."""
-        return self.scratch.drawn.tolist()
+        """The negatives of the first tile's last pass."""
+        return self.scratch.ahead.negatives[0, -self.learning.negatives :].tolist()
 
     def model(self):
-        rows = self.rows
-        learned = (rows.inputs, rows.outputs, rows.input_accumulators, rows.output_accumulators)
+        rows, dim = self.rows, self.learning.dim
+        vectors = rows.inputs[:, :dim], rows.outputs[:, :dim]
+        learned = (*vectors, rows.input_accumulators, rows.output_accumulators)
         return oracles.Model(*(one.astype(np.float64) for one in learned))
 
 
@@ -135,7 +135,7 @@ neighbourhoods = st.lists(st.integers(1, N_ROWS - 1), min_size=0, max_size=2 * W
     neighbours=neighbourhoods,
     noise=st.lists(st.integers(0, N_ROWS - 1), min_size=1, max_size=6),
     weight=st.sampled_from((1.0, 3.0, 0.25)),
-    dim=st.sampled_from((2, 6, 64)),
+    dim=st.sampled_from((2, 6, 20, 64)),
     offset=st.integers(0, 1 << 40),
 )
 def test_a_tile_moves_rows_as_the_oracle_does(neighbours, noise, weight, dim, offset):
@@ -186,11 +186,11 @@ def test_a_first_tile_moves_each_row_by_the_learning_rate():
     net = Net(noise=[5])
     net.rows.input_accumulators[:] = 0
     net.rows.output_accumulators[:] = 0
-    before = net.rows.inputs[[X, 1]].astype(np.float64)
+    before = net.model().inputs[[X, 1]]
 
     net.train(X, [1])
 
-    moved = np.sqrt(np.mean((net.rows.inputs[[X, 1]] - before) ** 2, axis=1))
+    moved = np.sqrt(np.mean((net.model().inputs[[X, 1]] - before) ** 2, axis=1))
     assert moved == pytest.approx([0.2, 0.2], rel=1e-4)
 
 
@@ -293,11 +293,13 @@ def test_tiles_are_trained_in_order_as_if_one_by_one():
         (3, [], 1.0, 0, 1),
         (2, [3, X], 1.0, 0, 9),
     ]
-    together, one_by_one = Net(), Net()
+    tiles = [(*tile, 10 * n + offset) for n in range(6) for *tile, offset in tiles]
+    assert len(tiles) > 2 * AHEAD
+    together, one_by_one = Net(passes=2), Net(passes=2)
 
     n_pairs = together.train_all(tiles)
 
-    assert n_pairs == sum(one_by_one.train(*tile) for tile in tiles) == 10
+    assert n_pairs == sum(one_by_one.train(*tile) for tile in tiles) == 60
     for found, truth in zip(together.rows, one_by_one.rows, strict=True):
         assert np.array_equal(found, truth)
     assert np.array_equal(together.noise.entries, one_by_one.noise.entries)
@@ -327,7 +329,7 @@ def test_no_tiles_do_nothing():
     net = Net()
     tiles = as_tiles([(X, [1], 1.0, 0, 0)])
     tiles.used[0] = 0
-    assert sgns.train_tiles(tiles, net.rows, net.noise, net.pairs, net.learning, net.scratch) == 0
+    assert net.run(tiles) == 0
     assert net.rows.accepted[0] == 0
 
 
@@ -357,16 +359,18 @@ def test_great_scores_neither_overflow_nor_move_what_is_right_already():
 
 
 def test_another_type_than_the_signatures_is_refused():
-    if sgns.train_tiles.signatures() == [] and not hasattr(sgns.train_tiles._dispatcher, "compile"):
+    if config.DISABLE_JIT:
         pytest.skip("plain Python takes what it is given")
     net = Net()
-    wrong = net.rows._replace(inputs=net.rows.inputs.astype(np.float64))
+    net.rows = net.rows._replace(inputs=net.rows.inputs.astype(np.float64))
     with pytest.raises(TypeError):
-        sgns.train_tiles(
-            as_tiles([(X, [1], 1.0, 0, 0)]),
-            wrong,
-            net.noise,
-            net.pairs,
-            net.learning,
-            net.scratch,
-        )
+        net.train(X, [1])
+
+
+def test_columns_that_pad_a_row_stay_zero():
+    net = Net(dim=6)
+
+    net.train_all([(X, [1, 2], 1.0, 0, offset) for offset in range(5)])
+
+    assert (net.rows.inputs[:, 6:] == 0).all()
+    assert (net.rows.outputs[:, 6:] == 0).all()

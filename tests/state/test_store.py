@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from kernels.pairs import Pairs
-from kernels.sgns import Learning, Scratch
+from kernels.scratch import scratch
+from kernels.sgns import Learning
 from kernels.tiles import Tiles
 from kernels.vocabulary import Ids
 from state.errors import ForeignCheckpoint
@@ -23,11 +24,13 @@ LEARNING = Learning(
     seed=np.uint64(1),
     learning_rate=np.float32(0.2),
     epsilon=np.float32(1e-8),
+    dim=SETTINGS.dim,
     negatives=NEGATIVES,
     passes=2,
     half_lives=np.array(SETTINGS.half_lives),
     partition_keys=np.array([5], np.uint64),
 )
+SCRATCH = scratch(SETTINGS.dim, WINDOW, NEGATIVES, LEARNING.passes)
 
 
 def new_store(**settings):
@@ -58,7 +61,7 @@ def train(store, begin, end):
             used=np.array([1]),
         )
         tile.neighbours[0, : len(neighbours)] = ALL.keys[neighbours]
-        store.train(tile, new_pairs(), LEARNING, scratch(store.settings.dim))
+        store.train(tile, new_pairs(), LEARNING, SCRATCH)
 
 
 def new_pairs():
@@ -66,13 +69,6 @@ def new_pairs():
     sessions = np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros(0, np.uint64)
     n_used = np.zeros(1, np.int64)
     return Pairs(np.zeros(1, np.int64), np.zeros(1, np.uint64), *table, *sessions, n_used)
-
-
-def scratch(dim):
-    slots = 1 + 2 * WINDOW + NEGATIVES
-    counts = [np.zeros(slots, np.float32) for _ in range(2)]
-    vectors = [np.zeros((slots, dim), np.float32) for _ in range(4)]
-    return Scratch(np.zeros(slots, np.int64), *counts, np.zeros(NEGATIVES, np.int64), *vectors)
 
 
 def assert_equal_sections(found, truth):

@@ -8,13 +8,14 @@ import pytest
 from kafka import KafkaAdminClient, KafkaProducer
 
 import streamer.daemon  # noqa: F401 - registers every kernel
-from kernels import policy
+from kernels import policy, sgns
 from tests.system.runs import Livevec
 from tests.system.topic import N_PARTITIONS
 
 
 @pytest.fixture(scope="session")
 def compiled_kernels() -> None:
+    sgns.train_tiles(64)
     policy.compile_all()
 
 
