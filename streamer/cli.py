@@ -21,7 +21,7 @@ from streamer.clock import SystemClock
 from streamer.config import Config
 from streamer.daemon import Daemon, stop_on_signals
 from streamer.errors import BrokerError, ConfigError, DeadLetterLimit
-from streamer.heap import return_large_arrays
+from streamer.heap import fill_array_cache, return_large_arrays
 from streamer.logs import configure_logs, kernel_progress
 from streamer.replay.options import ReplayOptions
 from streamer.replay.replay import Replay
@@ -151,6 +151,7 @@ def main() -> None:
     """Run a command; every expected error is one line and an exit code."""
     _open_what_is_closed()
     return_large_arrays()
+    fill_array_cache()
     try:
         app(standalone_mode=True)
     except SystemExit as end:

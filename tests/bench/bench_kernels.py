@@ -49,7 +49,7 @@ class Measured:
     negatives: int
     passes: int
     pairs_per_click: float
-    scores_per_second: float  # executed (input, target) scores
+    scores_per_second: float  # (input, target) scores, as if all of a tile's rows were distinct
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from tests.guards.tree import PACKAGES, Module, dotted_name, functions, imports
 
 KERNELS_MAY = {"numpy", "numba", "math", "kernels"}
-# How kernels are compiled; and an instruction that numba has no name for.
+# How kernels are compiled; and an instruction that only numba's llvmlite has a name for.
 KERNELS_FREE = {"kernels/policy.py", "kernels/prefetch.py"}
 RECORDS = "typing.NamedTuple"  # a tuple of arrays keeps a kernel's parameters few
 BASE = ("config", "settings", "clock", "deadline", "errors", "metrics", "logs", "http", "heap")
