@@ -8,10 +8,9 @@ import numpy as np
 from numba import types
 
 from kernels.policy import kernel, part
-from kernels.tiles import TILES, add_neighbours, begin_tile_of
+from kernels.tiles import TILES, add_before, begin_tile_of
 from kernels.windows import (
     AFTER,
-    BEFORE,
     CLOSED,
     CLOSED_BY_IDLE,
     DUE,
@@ -46,7 +45,7 @@ def _emit(s, rules, w, tiles):
     c = s.windows[w, HEAD]
     while c >= 0:
         begin_tile_of(s, tiles, w, c)
-        add_neighbours(s, tiles, c, BEFORE, rules.window)
+        add_before(s, tiles, c, rules.window)
         c = s.clicks[c, AFTER]
     s.counters[HELD] -= s.windows[w, KEPT]
     return True

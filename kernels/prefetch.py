@@ -7,7 +7,7 @@ from numba.extending import intrinsic
 
 from kernels.policy import config, part
 
-_LINE = 16  # float32 values
+_LINE_BYTES = 64
 _FOR_WRITING, _KEEP, _DATA = 1, 3, 1  # the LLVM language reference, llvm.prefetch
 
 
@@ -28,8 +28,8 @@ def _prefetch(typing_context, array, index):
 
 
 def _prefetch_row(vectors, row):
-    """Ask for a row of a float32 (n_rows, columns) array, to be read and written soon."""
-    for column in range(0, vectors.shape[1], _LINE):
+    """Ask for a row of a (n_rows, columns) array, to be read and written soon."""
+    for column in range(0, vectors.shape[1], _LINE_BYTES // vectors.itemsize):
         _prefetch(vectors[row], column)
 
 

@@ -18,7 +18,8 @@ class Ahead(NamedTuple):
 
     inputs: np.ndarray  # int64 (AHEAD, 1 + 2 * window), rows of x and its distinct neighbours
     counts: np.ndarray  # float32 (AHEAD, 1 + 2 * window), how often each occurs
-    n_inputs: np.ndarray  # int64 (AHEAD,), 1 where no neighbour has a row
+    n_inputs: np.ndarray  # int64 (AHEAD,), 1 where there is no neighbour
+    neighbours: np.ndarray  # int64 (AHEAD, 2 * window), rows, as they stand in the tile
     negatives: np.ndarray  # int64 (AHEAD, passes * negatives), rows
 
 
@@ -45,7 +46,7 @@ class Scratch(NamedTuple):
 
 
 _F4_2D, _I8_2D = types.float32[:, ::1], types.int64[:, ::1]
-_AHEAD = types.NamedTuple((_I8_2D, _F4_2D, I8, _I8_2D), Ahead)
+_AHEAD = types.NamedTuple((_I8_2D, _F4_2D, I8, _I8_2D, _I8_2D), Ahead)
 
 
 def padded(dim: int) -> int:
@@ -68,6 +69,7 @@ def scratch(dim: int, window: int, negatives: int, passes: int) -> Scratch:
             inputs=np.zeros((AHEAD, most), np.int64),
             counts=np.zeros((AHEAD, most), np.float32),
             n_inputs=np.zeros(AHEAD, np.int64),
+            neighbours=np.zeros((AHEAD, 2 * window), np.int64),
             negatives=np.zeros((AHEAD, passes * negatives), np.int64),
         ),
         same=np.zeros(n_inputs, np.int64),

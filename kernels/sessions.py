@@ -15,7 +15,7 @@ from numba import types
 from kernels.closing import close_passed, list_partitions, make_room
 from kernels.policy import kernel, part
 from kernels.seen import SEEN, is_seen, remember_event
-from kernels.tiles import TILES, add_neighbours, begin_tile, begin_tile_of
+from kernels.tiles import TILES, add_after, add_before, begin_tile_of, begin_tile_of_arrival
 from kernels.watermarks import advance, note
 from kernels.windows import (
     AFTER,
@@ -126,8 +126,7 @@ def _add_click(s, rules, w, arrivals, i, partition, tiles):
     item = arrivals.item_keys[i]
     s.windows[w, TRAINED] += 1
     if (before >= 0 and s.items[before] == item) or (after >= 0 and s.items[after] == item):
-        key, weight, offset = s.keys[w], arrivals.weights[i], arrivals.offsets[i]
-        begin_tile(tiles, key, item, weight, partition, offset)
+        begin_tile_of_arrival(s, tiles, w, arrivals, i, partition)
         if before >= 0 and s.items[before] == item:
             _drop_repeated_successor(s, rules, w, before, tiles)
         return REPEAT
@@ -137,8 +136,8 @@ def _add_click(s, rules, w, arrivals, i, partition, tiles):
         s.counters[HELD] += 1
         return ACCEPTED
     begin_tile_of(s, tiles, w, c)
-    add_neighbours(s, tiles, c, BEFORE, rules.window)
-    add_neighbours(s, tiles, c, AFTER, rules.window)
+    add_before(s, tiles, c, rules.window)
+    add_after(s, tiles, c, rules.window)
     return ACCEPTED
 
 

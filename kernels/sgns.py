@@ -18,14 +18,23 @@ import numpy as np
 from numba import types
 
 from kernels.blocks import add_gradients, load, score
-from kernels.memory import remember
+from kernels.elementary import sigmoid
+from kernels.memory import (
+    F4_2D,
+    HALF_LIVES,
+    MEMORY,
+    HalfLives,
+    Memory,
+    remember_click,
+    remember_in_session,
+    remember_transition,
+)
 from kernels.negatives import NOISE, add_noise, draw_noise
 from kernels.pairs import PAIRS, add_pairs, both_ways
 from kernels.policy import Kernel, kernel, part
 from kernels.prefetch import prefetch_row
 from kernels.rng import mix, stream
 from kernels.scratch import AHEAD, IN_BLOCK, LANES, OUT_BLOCK, padded, scratch_type
-from kernels.sigmoid import sigmoid
 from kernels.table import find
 from kernels.tiles import TILES
 from kernels.windows import F4, I8, U8
@@ -44,7 +53,7 @@ class Rows(NamedTuple):
     input_accumulators: np.ndarray  # float32 (n_rows,)
     output_accumulators: np.ndarray  # float32 (n_rows,)
     clicks: np.ndarray  # int64 (n_rows,)
-    popularity: np.ndarray  # float64 (n_rows, n_half_lives), log2
+    memory: Memory
     accepted: np.ndarray  # int64 (1,), clicks of the space so far
 
 
@@ -57,14 +66,13 @@ class Learning(NamedTuple):
     dim: int
     negatives: int
     passes: int
-    half_lives: np.ndarray  # float64 (n_half_lives,), in accepted clicks
+    half_lives: HalfLives
     partition_keys: np.ndarray  # uint64 (n_partitions,), what their draws are keyed by
 
 
-_F4_2D, _F8 = types.float32[:, ::1], types.float64[::1]
-ROWS = types.NamedTuple((U8, I8, _F4_2D, _F4_2D, F4, F4, I8, types.float64[:, ::1], I8), Rows)
+ROWS = types.NamedTuple((U8, I8, F4_2D, F4_2D, F4, F4, I8, MEMORY, I8), Rows)
 LEARNING = types.NamedTuple(
-    (types.uint64, types.float32, types.float32, *(types.int64,) * 3, _F8, U8), Learning
+    (types.uint64, types.float32, types.float32, *(types.int64,) * 3, HALF_LIVES, U8), Learning
 )
 
 
@@ -82,15 +90,15 @@ def _up(n, block):
 
 
 @part
-def _look_up(rows, tiles, t, ahead, a):
-    """Write the rows of x and its distinct neighbours; return (neighbours found, hash)."""
-    x = find(rows.table_keys, rows.table_slots, tiles.items[t])
+def _look_up(rows, tiles, t, pairs, ahead, a):
+    """Write the rows of x and its neighbours, all and distinct; count and return the pairs."""
     found, counts = ahead.inputs[a], ahead.counts[a]
-    found[0] = x
+    found[0] = find(rows.table_keys, rows.table_slots, tiles.items[t])
     counts[0] = np.float32(1.0)
     n_inputs, n_neighbours, hashed = 1, 0, np.uint64(0)
     for j in range(tiles.n_neighbours[t]):
         row = find(rows.table_keys, rows.table_slots, tiles.neighbours[t, j])
+        ahead.neighbours[a, j] = row
         if row < 0:
             continue
         n_neighbours += 1
@@ -103,7 +111,19 @@ def _look_up(rows, tiles, t, ahead, a):
             n_inputs += 1
         counts[slot] += np.float32(1.0)
     ahead.n_inputs[a] = n_inputs
-    return n_neighbours, hashed
+    if n_neighbours > 0:
+        add_pairs(pairs, tiles, t, 2 * n_neighbours, hashed)
+    return 2 * n_neighbours
+
+
+@part
+def _prefetch_memory(memory, tiles, t, ahead, a):
+    for j in range(tiles.n_before[t]):
+        row = max(0, ahead.neighbours[a, j])
+        prefetch_row(memory.followers, row)
+        prefetch_row(memory.follower_weights, row)
+    place = tiles.numbers[t] % memory.session_numbers.shape[0]
+    prefetch_row(memory.session_items, place)
 
 
 @part
@@ -119,22 +139,33 @@ def _prefetch_rows(rows, ahead, a):
 
 
 @part
-def _prepare(tiles, t, rows, noise, pairs, learning, ahead, a):
-    """Count the click, enter it as noise, and look up what its tile trains; return its pairs."""
-    n_neighbours, hashed = _look_up(rows, tiles, t, ahead, a)
-    x = ahead.inputs[a, 0]
+def _remember(rows, tiles, t, ahead, a, half_lives):
+    """Count the click: of its item, after the items before it, and in its session."""
+    memory, x, weight = rows.memory, ahead.inputs[a, 0], tiles.weights[t]
     rows.accepted[0] += 1
     rows.clicks[x] += 1
-    log2_weight = np.log2(np.float64(tiles.weights[t]))
-    remember(rows.popularity, x, log2_weight, rows.accepted[0], learning.half_lives)
+    accepted = rows.accepted[0]
+    remember_click(memory, x, np.log2(np.float64(weight)), accepted, half_lives)
+    for j in range(tiles.n_neighbours[t]):
+        y = ahead.neighbours[a, j]
+        is_before = j < tiles.n_before[t]
+        distance = j + 1 if is_before else j + 1 - tiles.n_before[t]
+        first, then = (y, x) if is_before else (x, y)
+        if y >= 0:
+            remember_transition(
+                memory, first, then, weight / np.float32(distance), accepted, half_lives
+            )
+    remember_in_session(memory, tiles.numbers[t], x)
+
+
+@part
+def _draw(tiles, t, noise, learning, ahead, a):
+    """Enter the click as noise, and draw its negatives."""
     key = learning.partition_keys[tiles.partitions[t]]
     start = stream(learning.seed, key, np.uint64(tiles.offsets[t]))
-    add_noise(noise, x, mix(start))
-    if n_neighbours == 0:
-        return 0
-    add_pairs(pairs, tiles, t, 2 * n_neighbours, hashed)
-    draw_noise(noise, start, 0, ahead.negatives[a], ahead.negatives.shape[1])
-    return 2 * n_neighbours
+    add_noise(noise, ahead.inputs[a, 0], mix(start))
+    if ahead.n_inputs[a] > 1:
+        draw_noise(noise, start, 0, ahead.negatives[a], ahead.negatives.shape[1])
 
 
 @part
@@ -261,12 +292,13 @@ def _train(rows, learning, scratch, a, weight, drawn):
     )
 
 
-def _train_tiles(tiles, rows, noise, pairs, learning, scratch):
-    """Train tiles in order: count the click, enter it as noise, move the rows of its pairs.
+def _train_tiles(tiles, begin, end, rows, noise, pairs, learning, scratch):
+    """Train tiles in order: count and remember the click, enter it as noise, move its pairs' rows.
 
     Parameters
     ----------
-    tiles : Tiles of arrays (capacity,), of which `used` are trained
+    tiles : Tiles of arrays (capacity,)
+    begin, end : int64, the tiles that are trained
     rows : Rows of arrays (n_rows, ...), written at the tiles' items and at the negatives
     noise : Noise of arrays (size,), written
     pairs : Pairs of arrays (n_partitions,), (n_sessions,), written; room for one session per tile
@@ -282,16 +314,20 @@ def _train_tiles(tiles, rows, noise, pairs, learning, scratch):
     The items of all tiles have rows. Non-finite gradients are not checked here.
     """
     ahead, k, n_pairs = scratch.ahead, learning.negatives, 0
-    for begin in range(0, tiles.used[0], AHEAD):
-        n_ahead = min(AHEAD, tiles.used[0] - begin)
+    for first in range(begin, end, AHEAD):
+        n_ahead = min(AHEAD, end - first)
         for a in range(n_ahead):
-            n_pairs += _prepare(tiles, begin + a, rows, noise, pairs, learning, ahead, a)
+            n_pairs += _look_up(rows, tiles, first + a, pairs, ahead, a)
+            _prefetch_memory(rows.memory, tiles, first + a, ahead, a)
+        for a in range(n_ahead):
+            _remember(rows, tiles, first + a, ahead, a, learning.half_lives)
+            _draw(tiles, first + a, noise, learning, ahead, a)
         _prefetch_rows(rows, ahead, 0)
         for a in range(n_ahead):
             if a + 1 < n_ahead:
                 _prefetch_rows(rows, ahead, a + 1)
             if ahead.n_inputs[a] > 1:
-                weight = tiles.weights[begin + a]
+                weight = tiles.weights[first + a]
                 for p in range(learning.passes):
                     drawn = ahead.negatives[a, p * k : (p + 1) * k]
                     _train(rows, learning, scratch, a, weight, drawn)
@@ -305,6 +341,8 @@ def train_tiles(dim: int) -> Kernel:
     """Return the kernel that trains tiles of rows of `dim` values: see its docstring."""
     columns = padded(dim)
     if columns not in _kernels:
-        signature = types.int64(TILES, ROWS, NOISE, PAIRS, LEARNING, scratch_type(columns))
+        span = types.int64, types.int64
+        learned = ROWS, NOISE, PAIRS, LEARNING, scratch_type(columns)
+        signature = types.int64(TILES, *span, *learned)
         _kernels[columns] = kernel(signature, variant=f"[{columns}]")(_train_tiles)
     return _kernels[columns]

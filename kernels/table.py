@@ -63,6 +63,21 @@ def erase(keys, slots, key):
 
 
 @kernel("void(u8[::1], i8[::1], u8[::1], i8[::1])", fastmath=False)
+def find_many(keys, slots, wanted, found):
+    """Find the slots of many keys.
+
+    Parameters
+    ----------
+    keys : uint64 (2^k,), the table's keys
+    slots : int64 (2^k,), the table's slots
+    wanted : uint64 (n,)
+    found : int64 (n,), overwritten; -1 for a key that is not in the table
+    """
+    for i in range(wanted.shape[0]):
+        found[i] = find(keys, slots, wanted[i])
+
+
+@kernel("void(u8[::1], i8[::1], u8[::1], i8[::1])", fastmath=False)
 def insert_many(keys, slots, new_keys, new_slots):
     """Map many keys to slots.
 

@@ -19,7 +19,10 @@ NEVER = -(1 << 62)
 FOREVER = 1 << 62
 
 # Columns of `windows`; a free row has PARTITION < 0 and its successor in NEXT.
-START, END, NEXT, HEAD, TAIL, KEPT, TRAINED, PARTITION, DUE, LEFT, RIGHT, PARENT = range(12)
+(
+    START, END, NEXT, HEAD, TAIL, KEPT, TRAINED, PARTITION, DUE, LEFT, RIGHT, PARENT, NUMBER,
+) = range(13)  # fmt: skip
+WINDOW_COLUMNS = NUMBER + 1
 # Columns of `clicks`; a free row has its successor in AFTER.
 TIME, FROM, OFFSET, BEFORE, AFTER = range(5)
 # Columns of `partitions`; a restart needs all before ROOT. From STRAY_TIMES on stand the times of
@@ -34,8 +37,9 @@ PARTITION_COLUMNS = TOPIC + 1
 # Places of `counters`. Rows from N_WINDOWS and N_CLICKS on have never been used.
 (
     OPEN, FREE_WINDOW, N_WINDOWS, FREE_CLICK, N_CLICKS, HELD,
-    CLOSED, CLOSED_BY_IDLE, EVICTED, DROPPED, MERGED, SPREAD,
-) = range(12)  # fmt: skip
+    CLOSED, CLOSED_BY_IDLE, EVICTED, DROPPED, MERGED, SPREAD, OPENED,
+) = range(13)  # fmt: skip
+N_COUNTERS = OPENED + 1
 
 
 class Windows(NamedTuple):
@@ -44,12 +48,12 @@ class Windows(NamedTuple):
     table_keys: np.ndarray  # uint64 (2^k,), session key ...
     table_slots: np.ndarray  # int64 (2^k,), ... -> the first of its windows
     keys: np.ndarray  # uint64 (n_windows,)
-    windows: np.ndarray  # int64 (n_windows, 12)
+    windows: np.ndarray  # int64 (n_windows, WINDOW_COLUMNS)
     clicks: np.ndarray  # int64 (n_clicks, 5)
     items: np.ndarray  # uint64 (n_clicks,), item keys
     weights: np.ndarray  # float32 (n_clicks,)
     partitions: np.ndarray  # int64 (n_partitions, PARTITION_COLUMNS)
-    counters: np.ndarray  # int64 (12,)
+    counters: np.ndarray  # int64 (N_COUNTERS,)
 
 
 class Rules(NamedTuple):
@@ -170,6 +174,8 @@ def open_window(s, key, partition, time):
     s.windows[w, NEXT] = find(s.table_keys, s.table_slots, key)
     insert(s.table_keys, s.table_slots, key, w)
     s.counters[OPEN] += 1
+    s.counters[OPENED] += 1
+    s.windows[w, NUMBER] = s.counters[OPENED]
     return w
 
 
@@ -280,7 +286,7 @@ def collect(s, keys, windows, clicks, items, weights):
     ----------
     s : Windows of arrays
     keys : uint64 (n_open,), overwritten
-    windows : int64 (n_open, 5), overwritten: start, end, kept, trained, partition
+    windows : int64 (n_open, 6), overwritten: start, end, kept, trained, partition, number
     clicks : int64 (n_kept, 3), overwritten: time, partition, offset
     items : uint64 (n_kept,), overwritten
     weights : float32 (n_kept,), overwritten
@@ -295,6 +301,7 @@ def collect(s, keys, windows, clicks, items, weights):
         windows[n, 2] = s.windows[w, KEPT]
         windows[n, 3] = s.windows[w, TRAINED]
         windows[n, 4] = s.windows[w, PARTITION]
+        windows[n, 5] = s.windows[w, NUMBER]
         n += 1
         c = s.windows[w, HEAD]
         while c >= 0:
@@ -315,7 +322,7 @@ def rebuild(s, rules, keys, windows, clicks, items, weights):
     s : Windows of arrays, written; empty, with room for all
     rules : Rules of int64
     keys : uint64 (n_open,)
-    windows : int64 (n_open, 5): start, end, kept, trained, partition
+    windows : int64 (n_open, 6): start, end, kept, trained, partition, number
     clicks : int64 (n_kept, 3): time, partition, offset
     items : uint64 (n_kept,)
     weights : float32 (n_kept,)
@@ -325,6 +332,7 @@ def rebuild(s, rules, keys, windows, clicks, items, weights):
         w = open_window(s, keys[n], windows[n, 4], windows[n, 0])
         s.windows[w, END] = windows[n, 1]
         s.windows[w, TRAINED] = windows[n, 3]
+        s.windows[w, NUMBER] = windows[n, 5]
         for _ in range(windows[n, 2]):
             c = s.counters[N_CLICKS]
             s.counters[N_CLICKS] += 1

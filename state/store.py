@@ -8,12 +8,13 @@ from numpy.typing import NDArray
 from kernels.negatives import Noise
 from kernels.pairs import Pairs
 from kernels.scratch import Scratch
-from kernels.sgns import Learning
+from kernels.sgns import Learning, Rows
 from kernels.tiles import Tiles
 from kernels.vocabulary import FULL, Ids
 from state import shard as shards
 from state.errors import ForeignCheckpoint
 from state.sections import Section, Sections
+from state.shard import MemorySettings
 from state.vocabulary import Vocabulary
 
 
@@ -26,7 +27,7 @@ class StoreSettings:
     n_shards: int
     seed: int
     noise_table_size: int
-    half_lives: tuple[float, float]
+    memory: MemorySettings
 
 
 def shard_name(shard: int) -> str:
@@ -40,7 +41,8 @@ class Store:
     A store is built from the sections of a generation; from none, it is the empty store of a new
     space (resume-is-start).
 
-    >>> settings = StoreSettings(8, 100, 2, 1, 16, (3000.0, 50000.0))
+    >>> memory = MemorySettings((3000.0, 50000.0), 20000.0, 32, 64, 1024, 16)
+    >>> settings = StoreSettings(8, 100, 2, 1, 16, memory)
     >>> store = Store(settings, {}, space_id="s")
     >>> again = Store(settings, store.snapshot(), space_id="unused")
     >>> again.space_id, len(again)
@@ -54,7 +56,9 @@ class Store:
         self.vocabulary = Vocabulary(settings.max_items, settings.n_shards)
         self._noise = Noise(np.zeros(settings.noise_table_size, np.int64), np.zeros(1, np.int64))
         ids = self.vocabulary.arrays
-        self._rows = shards.allocate(len(ids.keys), settings.dim, ids.table_keys, ids.table_slots)
+        self._rows = shards.allocate(
+            len(ids.keys), settings.dim, settings.memory, ids.table_keys, ids.table_slots
+        )
         per_shard = self.vocabulary.rows_per_shard
         self._shards = [
             shards.Shard(self._rows, settings.dim, s * per_shard) for s in range(settings.n_shards)
@@ -69,6 +73,16 @@ class Store:
     def accepted(self) -> int:
         """Clicks trained since the space began: the clock of half-lives."""
         return int(self._rows.accepted[0])
+
+    def count_clicked(self) -> int:
+        """Return how many items have been clicked."""
+        spans = zip(*self.vocabulary.spans(), strict=True)
+        return sum(int(np.count_nonzero(self._rows.clicks[a:b])) for a, b in spans)
+
+    @property
+    def rows(self) -> Rows:
+        """What has been learned and is remembered, to be read by the thread that trains."""
+        return self._rows
 
     def admit(self, ids: Ids) -> NDArray[np.int64]:
         """Return the row of each item; new ones begin with a newborn's values.
@@ -86,9 +100,11 @@ class Store:
                 shards.initialise(self._rows, self.settings.dim, new, keys, self.settings.seed)
         return rows
 
-    def train(self, tiles: Tiles, pairs: Pairs, learning: Learning, scratch: Scratch) -> int:
+    def train(
+        self, tiles: Tiles, span: range, pairs: Pairs, learning: Learning, scratch: Scratch
+    ) -> int:
         """Train tiles whose items have been admitted; count and return the pairs trained."""
-        return shards.train(self._rows, self._noise, pairs, tiles, learning, scratch)
+        return shards.train(self._rows, self._noise, pairs, tiles, span, learning, scratch)
 
     def snapshot(self) -> dict[str, Section]:
         """Return what a generation keeps, as copies that later training cannot touch.
@@ -99,7 +115,8 @@ class Store:
         values = {
             "space_id": self.space_id,
             "accepted": self.accepted,
-            "half_lives": list(settings.half_lives),
+            "half_lives": list(settings.memory.popularity_half_lives),
+            "transition_half_life": settings.memory.transition_half_life,
             "dim": settings.dim,
             "n_shards": settings.n_shards,
             "max_items": settings.max_items,
@@ -108,6 +125,7 @@ class Store:
         sections = {
             "store": Section(values=values),
             "noise": Section({"entries": self._noise.entries[:filled].copy()}),
+            "recent_sessions": shards.copy_sessions(self._rows),
         }
         for number, shard in enumerate(self._shards):
             sections[shard_name(number)] = self._copy_shard(number, shard)
@@ -136,6 +154,7 @@ class Store:
         entries = sections["noise"].arrays["entries"]
         self._noise.entries[: len(entries)] = entries
         self._noise.filled[0] = len(entries)
+        shards.restore_sessions(self._rows, sections["recent_sessions"])
         for number, shard in enumerate(self._shards):
             section = sections[shard_name(number)]
             shard.restore(section)

@@ -42,6 +42,18 @@ class Vocabulary:
         """Return how many rows of a shard are in use."""
         return int(self.arrays.shard_sizes[shard])
 
+    def spans(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the first row of each shard, and the one behind the last in use."""
+        sizes = self.arrays.shard_sizes
+        begins = np.arange(len(sizes)) * self.rows_per_shard
+        return begins, begins + sizes
+
+    def rows_of(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Return the rows of items by their keys; all of them have one."""
+        rows = np.empty(len(keys), np.int64)
+        table.find_many(self.arrays.table_keys, self.arrays.table_slots, keys, rows)
+        return rows
+
     def look_up(self, ids: kernels.Ids) -> NDArray[np.int64]:
         """Return the row of each item, UNKNOWN, or COLLISION if another id has its key."""
         rows = np.empty(len(ids.keys), np.int64)

@@ -21,6 +21,8 @@ from streamer.clock import SystemClock
 from streamer.config import Config
 from streamer.daemon import Daemon, stop_on_signals
 from streamer.errors import BrokerError, ConfigError, DeadLetterLimit
+from streamer.evaluation import command as evaluation
+from streamer.evaluation.report import as_table as as_figures
 from streamer.heap import fill_array_cache, return_large_arrays
 from streamer.logs import configure_logs, kernel_progress
 from streamer.replay.options import ReplayOptions
@@ -121,6 +123,27 @@ def replay(**given: Any) -> None:
 # The command takes an option for each field.
 replay.__signature__ = inspect.signature(ReplayOptions)  # type: ignore[attr-defined]
 app.command()(replay)
+
+
+@app.command()
+def evaluate(
+    events: Annotated[Path, typer.Argument(help="CSV or JSON lines of clicks, in order of time.")],
+    config: ConfigFile = None,
+    tests: Annotated[int, typer.Option(min=1, help="Clicks that are ranked; or all there are.")] = (
+        20_000
+    ),
+    sweep: Annotated[
+        bool, typer.Option("--sweep", help="Give the baselines a wider grid of settings.")
+    ] = False,
+) -> None:
+    """Rank clicks before they are trained: how good the vectors are, beside co-occurrence counts.
+
+    Prints a table and, as the last line, one JSON object.
+    """
+    loaded = settings.load(config)
+    configure_logs(loaded.log)
+    found = evaluation.run(loaded, events, tests, SystemClock(), sweep=sweep)
+    print(f"{as_figures(found)}\n{json.dumps(found)}")
 
 
 @app.command("check-config")

@@ -170,10 +170,21 @@ class DaemonMetrics:
         self.items = gauge("livevec_items", "Items that have a row")
         self.max_items = gauge("livevec_max_items", "Items that may have a row")
         self.reset = counter("livevec_rows_reset", "Rows that were not finite and began anew")
+        self.quality_scored = gauge(
+            "livevec_live_quality_scored_clicks", "Clicks ranked before they were trained"
+        )
+        self.live_recall = gauge(
+            "livevec_live_recall_at_20",
+            "Of sampled clicks, ranked before they are trained: the share among the first 20",
+            ["of"],
+        )
+        self.live_mrr = gauge(
+            "livevec_live_mrr_at_20", "The mean of their reciprocal ranks, 0 behind 20", ["of"]
+        )
         self.windows_open = gauge("livevec_windows_open", "Open session windows")
         self.windows = counter(
             "livevec_windows",
-            "Session windows closed, closed_by_idle, evicted or merged; "
+            "Session windows opened, closed, closed_by_idle, evicted or merged; "
             "dropped counts clicks that a window no longer keeps, spread windows that another "
             "partition of their topic has continued",
             ["event"],

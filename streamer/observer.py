@@ -35,6 +35,7 @@ class Observer:
         metrics.items.set(len(pipeline.store))
         metrics.max_items.set(pipeline.store.settings.max_items)
         metrics.windows_open.set(len(pipeline.windows))
+        metrics.quality_scored.set(pipeline.quality.n_scored)
         metrics.state.uncommitted.set(publisher.uncommitted)
         metrics.source.broker_up.set(is_broker_up)
         if pipeline.poll_seconds is not None:
@@ -49,6 +50,7 @@ class Observer:
         if now - self._looked_at >= LOOK_SECONDS:
             self._looked_at = now
             self._set_lag_by_partition()
+            self._set_quality()
 
     def restored(self, publisher: Publisher, committed_ms: int) -> None:
         """Take over the generation and the version that a start goes on from."""
@@ -84,6 +86,11 @@ class Observer:
             metrics.source.held_back.labels(*labels).set(lag.held_back.get(partition, 0))
             seconds = lag.held_back_seconds.get(partition, 0.0)
             metrics.source.held_back_seconds.labels(*labels).set(seconds)
+
+    def _set_quality(self) -> None:
+        for name, (recall, mrr) in self._pipeline.quality.figures.items():
+            self._metrics.live_recall.labels(name).set(recall)
+            self._metrics.live_mrr.labels(name).set(mrr)
 
     def _set_watermark(self, partition: Partition) -> None:
         time_ms = self._pipeline.watermarks.event_time_ms(partition)

@@ -22,8 +22,9 @@ from streamer.publishing.publisher import Cut
 from streamer.sources.clicks import ClickBatch, DeadLetter
 from streamer.sources.contract import Lag, Source
 from streamer.sources.dead_letters import DeadLetterQueue
+from streamer.training.live_quality import LiveQuality
 from streamer.training.pairs import TrainedPairs
-from streamer.training.trainer import Trainer
+from streamer.training.trainer import Examiner, Together, Trainer, memory_settings
 from streamer.windows.alignment import Alignment
 from streamer.windows.event_ids import EventIds
 from streamer.windows.sessions import SessionWindows
@@ -85,7 +86,13 @@ class Pipeline:
             sections.get("pairs", Section()),
             is_audited=config.training.audit,
         )
-        self._trainer = Trainer(config.training, self.store, self.pairs)
+        self.quality = LiveQuality(
+            self.store,
+            config.serving.session_decay,
+            config.training.seed,
+            sections.get("quality", Section()),
+        )
+        self._trainer = Trainer(config.training, self.store, self.pairs, self.quality)
         self._alignment = Alignment(config.source.max_ahead_seconds)
         self._lost_before = Counter(self.ledger.lost)
         self._source: Source | None = None
@@ -114,6 +121,10 @@ class Pipeline:
     def missing(self) -> int:
         """Clicks that were read and are nowhere; anything but 0 is a bug (nothing-vanishes)."""
         return self.ledger.missing(self.windows.held)
+
+    def examine_with(self, examiner: Examiner) -> None:
+        """Let clicks be looked at before they are trained, beside the sample of live quality."""
+        self._trainer.examiner = Together(self.quality, examiner)
 
     def step(self, source: Source, timeout_seconds: float, max_clicks: int = MAX_BATCH) -> int:
         """Poll once and apply what came; return the number of records read.
@@ -214,6 +225,7 @@ class Pipeline:
             "windows": self.windows.snapshot(),
             "event_ids": self.event_ids.snapshot(),
             "pairs": self.pairs.snapshot(),
+            "quality": self.quality.snapshot(),
         }
         facts = {
             "space_id": self.store.space_id,
@@ -335,5 +347,5 @@ def _store_settings(config: Config) -> StoreSettings:
         n_shards=config.store.n_shards,
         seed=config.training.seed,
         noise_table_size=config.training.noise_table_size,
-        half_lives=config.training.popularity_half_lives,
+        memory=memory_settings(config.training, config.store),
     )

@@ -32,7 +32,14 @@ class Click(NamedTuple):
 
 class Tile(NamedTuple):
     click: Click
-    neighbours: tuple[int, ...]  # items, in no order that means anything: sorted
+    number: int  # of the session, by the order in which windows opened
+    before: tuple[int, ...]  # items, the nearest first
+    after: tuple[int, ...] = ()
+    n_own: int = 0  # places before the click that hold its item
+
+    @property
+    def neighbours(self):
+        return self.before + self.after
 
 
 @dataclass
@@ -43,6 +50,7 @@ class Window:
     start: int
     end: int
     partition: int
+    number: int
     n_trained: int = 0
     clicks: list[Click] = field(default_factory=list)  # that have a position, in order
 
@@ -71,6 +79,7 @@ class Sessions:
         self.windows: list[Window] = []
         self.tiles: list[Tile] = []
         self.counts = Counter()
+        self.n_opened = 0
         self.closed: list[tuple[int, int, int]] = []  # (key, start, end), in order
 
     def declare_idle(self, partition):
@@ -125,13 +134,13 @@ class Sessions:
             self.counts["closed"] += 1
 
     def open_windows(self):
-        """Return the open windows as (key, start, end, trained, partition, clicks), in order.
+        """Return the open windows as (key, start, end, trained, partition, number, clicks), sorted.
 
         A window knows no event ids.
         """
         return sorted(
             (
-                *(w.key, w.start, w.end, w.n_trained, w.partition),
+                *(w.key, w.start, w.end, w.n_trained, w.partition, w.number),
                 tuple(one._replace(event=0) for one in w.clicks),
             )
             for w in self.windows
@@ -185,7 +194,7 @@ class Sessions:
             return
         for at, click in enumerate(window.clicks):
             left = window.clicks[max(0, at - self.rules.window) : at]
-            self._emit(click, left)
+            self._emit(click, window, left)
 
     def _touches(self, window, time):
         gap = self.rules.gap
@@ -194,15 +203,16 @@ class Sessions:
 
     def _joined(self, joined, click):
         if not joined:
-            window = Window(click.key, click.time, click.time, click.partition)
+            self.n_opened += 1
+            window = Window(click.key, click.time, click.time, click.partition, self.n_opened)
             self.windows.append(window)
             return window
         topic = self.topics[click.partition]
         for one in joined:
             if one.partition != click.partition and self.topics[one.partition] == topic:
                 self.counts["spread"] += 1
-        window = joined[0]
-        for other in joined[1:]:
+        window, *others = sorted(joined, key=lambda one: one.start)
+        for other in others:
             window.start = min(window.start, other.start)
             window.end = max(window.end, other.end)
             window.n_trained += other.n_trained
@@ -219,22 +229,25 @@ class Sessions:
         at = clicks.index(click)
         before, after = clicks[max(0, at - 1) : at], clicks[at + 1 : at + 2]
         if any(one.item == click.item for one in before + after):
-            self._emit(click, [])
+            self._emit(click, window)
             if all(one.item == click.item for one in before + after) and before and after:
                 # Three in a row of one item, of which the first keeps its position.
                 window.clicks.remove(after[0])
                 if not self.rules.is_early:
-                    self._emit(after[0], [])
+                    self._emit(after[0], window)
             return "repeat"
         window.clicks = clicks
         if self.rules.is_early:
             near = self.rules.window
-            self._emit(click, clicks[max(0, at - near) : at] + clicks[at + 1 : at + 1 + near])
+            left, right = clicks[max(0, at - near) : at], clicks[at + 1 : at + 1 + near]
+            self._emit(click, window, left, right)
         return "accepted"
 
-    def _emit(self, click, neighbours):
-        items = sorted(one.item for one in neighbours if one.item != click.item)
-        self.tiles.append(Tile(click, tuple(items)))
+    def _emit(self, click, window, left=(), right=()):
+        before = tuple(one.item for one in reversed(left) if one.item != click.item)
+        after = tuple(one.item for one in right if one.item != click.item)
+        n_own = len(left) - len(before)
+        self.tiles.append(Tile(click, window.number, before, after, n_own))
 
 
 class _WindowsByKey:
@@ -280,9 +293,9 @@ class KeyedSessions(Sessions):
         return self.windows.of(key)
 
     def _joined(self, joined, click):
-        before = joined[0].partition if joined else None
+        before = {id(one): one.partition for one in joined}
         window = super()._joined(joined, click)
-        if window.partition != before:
+        if window.partition != before.get(id(window)):
             self._enqueue(window)
         return window
 
@@ -395,3 +408,69 @@ def tile_update(model, pairs, weight, learning_rate, epsilon):
 def decayed_count(weights_by_time, now, half_life):
     """Return a popularity by its definition: each click has lost half its weight per half-life."""
     return sum(w * 2.0 ** ((t - now) / half_life) for t, w in weights_by_time)
+
+
+class Transitions:
+    """What is clicked after each item, decayed; space-saving lists of `size` slots, in float64."""
+
+    def __init__(self, half_life, size):
+        self._half_life, self._size = half_life, size
+        self._slots = defaultdict(list)  # item -> [[follower, weight, time of the weight]]
+
+    def add(self, item, follower, weight, now):
+        slots = self._slots[item]
+        for slot in slots:
+            slot[1:] = self._decayed(slot, now), now
+        slot = next((slot for slot in slots if slot[0] == follower), None)
+        if slot is None and len(slots) < self._size:
+            slots.append(slot := [follower, 0.0, now])
+        elif slot is None:
+            slot = min(slots, key=lambda one: one[1])
+            slot[0] = follower
+        slot[1] += weight
+
+    def read(self, query, now):
+        """Return {item: its weight after a query of (item, weight)}."""
+        found = defaultdict(float)
+        for item, weight in query:
+            for slot in self._slots[item]:
+                found[slot[0]] += weight * self._decayed(slot, now)
+        return dict(found)
+
+    def _decayed(self, slot, now):
+        return slot[1] * 2.0 ** ((slot[2] - now) / self._half_life)
+
+
+class RecentSessions:
+    """The last sessions, the first distinct items of each, and where each item was held last."""
+
+    def __init__(self, n_sessions, n_items, n_held_by):
+        self._n_sessions, self._n_items, self._n_held_by = n_sessions, n_items, n_held_by
+        self._items = {}  # number -> items
+        self._held_by = defaultdict(list)
+
+    def add(self, number, item):
+        rivals = [one for one in self._items if one % self._n_sessions == number % self._n_sessions]
+        if any(one > number for one in rivals):
+            return
+        for one in rivals:
+            if one < number:
+                del self._items[one]
+        items = self._items.setdefault(number, [])
+        if item not in items and len(items) < self._n_items:
+            items.append(item)
+            self._held_by[item].append(number)
+
+    def vote(self, query, own=None):
+        """Return {item: its votes} for a query of (item, weight), the items distinct."""
+        shared = defaultdict(float)
+        for item, weight in query:
+            for number in self._held_by[item][-self._n_held_by :]:
+                if number in self._items and number != own:
+                    shared[number] += weight
+        votes = defaultdict(float)
+        for number, weight in shared.items():
+            items = self._items[number]
+            for item in items:
+                votes[item] += weight**2 / math.sqrt(len(items))
+        return dict(votes)

@@ -13,11 +13,11 @@ from state import durable
 from streamer.clock import Clock
 from streamer.config import Config
 from streamer.errors import BrokerError, ConfigError
+from streamer.progress import progress
 from streamer.replay.items import Choice, ClickFile, Item, MendedLetters
 from streamer.replay.letters import Letter, are_letters, letters_of_file, letters_of_topic
 from streamer.replay.options import ReplayOptions
 from streamer.replay.outlet import TOO_LARGE, Outlet
-from streamer.replay.progress import progress
 from streamer.replay.tempo import Tempo
 from streamer.settings.sources import KafkaSource
 from streamer.sources.dead_letter_topic import letters_kafka
@@ -137,7 +137,7 @@ class Replay:
         producer = self._producer(topics)
         outlet = Outlet(producer)
         try:
-            with progress(sys.stderr, self._clock, total) as show:
+            with progress(sys.stderr, self._clock, total, "replaying") as show:
                 for item in unread:
                     if not self._is_due(item):
                         self._keep(item)

@@ -54,6 +54,9 @@ class Training(Settings):
     popularity_half_lives: tuple[Positive, Positive] = fixed(
         (3000.0, 50000.0), "fast and slow, in accepted clicks"
     )
+    transition_half_life: Positive = fixed(
+        20000.0, "in accepted clicks, of what was clicked after an item"
+    )
     window: Annotated[int, Field(ge=1, le=64)] = Field(
         5, description="neighbours of a click on each side"
     )
@@ -80,6 +83,18 @@ class Store(Settings):
         1_000_000, "items with a row; clicks on further new items are filtered (store_full)"
     )
     n_shards: Annotated[int, Field(ge=1, le=1024)] = fixed(4, "blocks of rows")
+    transitions_per_item: Annotated[int, Field(ge=1, le=1024)] = fixed(
+        32, "items kept of those clicked after an item"
+    )
+    recent_sessions: Annotated[int, Field(ge=1, le=1 << 28)] = fixed(
+        1 << 18, "sessions kept that vote for what they held"
+    )
+    sessions_per_item: Annotated[int, Field(ge=1, le=1024)] = fixed(
+        64, "of the recent sessions, how many an item is looked up in"
+    )
+    items_per_session: Annotated[int, Field(ge=2, le=256)] = fixed(
+        16, "first distinct items kept of a recent session"
+    )
     lease_seconds: Annotated[float, Field(ge=2, le=LARGEST, allow_inf_nan=False)] = Field(
         5.0, description="how long a standby looks in vain for a sign of life before it takes over"
     )

@@ -11,7 +11,7 @@ from kernels import closing, table
 from kernels import sessions as kernels
 from kernels import windows as layout
 from kernels.seen import Seen
-from kernels.tiles import Tiles
+from kernels.tiles import Tiles, empty_tiles
 from state.sections import Section
 from streamer.settings.stream import Sessions
 from streamer.windows.watermark import Watermarks
@@ -19,6 +19,7 @@ from streamer.windows.watermark import Watermarks
 _FIRST_ROOM = 1 << 10
 _TILES = 1 << 14
 _COUNTED = {
+    "opened": layout.OPENED,
     "closed": layout.CLOSED,
     "closed_by_idle": layout.CLOSED_BY_IDLE,
     "evicted": layout.EVICTED,
@@ -60,7 +61,7 @@ class SessionWindows:
             window=window,
             is_early=int(is_early),
         )
-        self._tiles = _new_tiles(_TILES, window)
+        self._tiles = empty_tiles(_TILES, window)
         self._arrays = _new_arrays()
         if section.arrays:
             self._restore(section)
@@ -125,7 +126,7 @@ class SessionWindows:
         """Return copies of the open windows in the order of (key, start)."""
         n_kept = self._kept()
         keys = np.empty(len(self), np.uint64)
-        windows = np.empty((len(self), 5), np.int64)
+        windows = np.empty((len(self), 6), np.int64)
         clicks = np.empty((n_kept, 3), np.int64)
         items = np.empty(n_kept, np.uint64)
         weights = np.empty(n_kept, np.float32)
@@ -171,7 +172,7 @@ class SessionWindows:
         """Make `tiles` larger when one window alone has more clicks than it holds."""
         if is_full and self._tiles.used[0] == 0:
             capacity = 2 * len(self._tiles.items)
-            self._tiles = _new_tiles(capacity, self._rules.window)
+            self._tiles = empty_tiles(capacity, self._rules.window)
 
     def _reserve(self, n: int) -> None:
         """Make room for `n` more windows and clicks."""
@@ -224,27 +225,14 @@ def _spans_in_order(lengths: NDArray[np.int64], order: NDArray[np.intp]) -> NDAr
     return np.repeat(starts[order] - behind, ordered) + np.arange(total)
 
 
-def _new_tiles(capacity: int, window: int) -> Tiles:
-    return Tiles(
-        items=np.zeros(capacity, np.uint64),
-        sessions=np.zeros(capacity, np.uint64),
-        neighbours=np.zeros((capacity, 2 * window), np.uint64),
-        n_neighbours=np.zeros(capacity, np.int64),
-        weights=np.zeros(capacity, np.float32),
-        partitions=np.zeros(capacity, np.int64),
-        offsets=np.zeros(capacity, np.int64),
-        used=np.zeros(1, np.int64),
-    )
-
-
 def _new_arrays() -> layout.Windows:
-    counters = np.zeros(12, np.int64)
+    counters = np.zeros(layout.N_COUNTERS, np.int64)
     counters[[layout.FREE_WINDOW, layout.FREE_CLICK]] = -1
     return layout.Windows(
         table_keys=np.zeros(2 * _FIRST_ROOM, np.uint64),
         table_slots=np.full(2 * _FIRST_ROOM, -1, np.int64),
         keys=np.zeros(_FIRST_ROOM, np.uint64),
-        windows=np.zeros((_FIRST_ROOM, 12), np.int64),
+        windows=np.zeros((_FIRST_ROOM, layout.WINDOW_COLUMNS), np.int64),
         clicks=np.zeros((_FIRST_ROOM, 5), np.int64),
         items=np.zeros(_FIRST_ROOM, np.uint64),
         weights=np.zeros(_FIRST_ROOM, np.float32),

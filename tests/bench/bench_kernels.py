@@ -29,9 +29,10 @@ from kernels.pairs import Pairs
 from kernels.rng import GOLDEN
 from kernels.scratch import scratch
 from kernels.table import insert_many, places
-from kernels.tiles import Tiles
+from kernels.tiles import Tiles, empty_tiles
 from state import shard
-from streamer.settings.stream import Training
+from streamer.settings.stream import Store, Training
+from streamer.training.trainer import memory_settings
 
 N_TILES = 4096  # in one call, as from a batch of clicks
 GENSIM_WINDOW = 5
@@ -58,6 +59,7 @@ class Stream:
 
     n_items: int
     items: NDArray[np.int64]
+    numbers: NDArray[np.int64]
     neighbours: NDArray[np.int64]
     n_neighbours: NDArray[np.int64]
 
@@ -69,13 +71,14 @@ class Stream:
     def _part(self, keys: NDArray[np.uint64], near: NDArray[np.uint64], part: slice) -> Tiles:
         items = keys[part]
         n = len(items)
-        return Tiles(
+        tiles = empty_tiles(n, near.shape[1] // 2)
+        tiles.weights[:] = 1.0
+        return tiles._replace(
             items=items,
-            sessions=np.zeros(n, np.uint64),
+            numbers=self.numbers[part],
             neighbours=near[part],
+            n_before=self.n_neighbours[part],
             n_neighbours=self.n_neighbours[part],
-            weights=np.ones(n, np.float32),
-            partitions=np.zeros(n, np.int64),
             offsets=np.arange(part.start, part.start + n),
             used=np.array([n]),
         )
@@ -87,7 +90,8 @@ class Model:
     def __init__(self, stream: Stream, dim: int, negatives: int, passes: int, window: int) -> None:
         keys, slots = _table(stream.n_items)
         rows = np.arange(stream.n_items)
-        self.rows = shard.allocate(stream.n_items, dim, keys, slots)
+        remembered = memory_settings(Training(), Store())
+        self.rows = shard.allocate(stream.n_items, dim, remembered, keys, slots)
         shard.initialise(self.rows, dim, rows, _keys(rows), 1)
         settings = Training()
         self.noise = Noise(np.zeros(settings.noise_table_size, np.int64), np.zeros(1, np.int64))
@@ -100,7 +104,7 @@ class Model:
             dim=dim,
             negatives=negatives,
             passes=passes,
-            half_lives=np.array(settings.popularity_half_lives, np.float64),
+            half_lives=remembered.half_lives,
             partition_keys=np.zeros(1, np.uint64),
         )
         self.scratch = scratch(dim, window, negatives, passes)
@@ -110,10 +114,8 @@ class Model:
 
     def train(self, batches: list[Tiles]) -> int:
         kernel = sgns.train_tiles(self.learning.dim)
-        return sum(
-            kernel(tiles, self.rows, self.noise, self.pairs, self.learning, self.scratch)
-            for tiles in batches
-        )
+        learned = self.rows, self.noise, self.pairs, self.learning, self.scratch
+        return sum(kernel(tiles, 0, int(tiles.used[0]), *learned) for tiles in batches)
 
 
 def zipf(n_items: int, exponent: float = 0.9) -> NDArray[np.float64]:
@@ -134,7 +136,9 @@ def interleaved(of: list[NDArray[np.int64]], n_items: int, window: int) -> Strea
     lengths = np.array([len(one) for one in of])
     items = np.concatenate(of)
     position = np.concatenate([np.arange(n) for n in lengths])
-    time_of = np.repeat(rng.random(len(of)) * len(of), lengths) + position * 100.0
+    begins = rng.random(len(of)) * len(of)
+    time_of = np.repeat(begins, lengths) + position * 100.0
+    numbers = np.repeat(1 + np.argsort(np.argsort(begins)), lengths)
     neighbours = np.zeros((len(items), 2 * window), np.int64)
     n_neighbours = np.zeros(len(items), np.int64)
     for j in range(1, window + 1):
@@ -143,7 +147,7 @@ def interleaved(of: list[NDArray[np.int64]], n_items: int, window: int) -> Strea
         neighbours[at, n_neighbours[at]] = items[at - j]
         n_neighbours[at] += 1
     order = np.argsort(time_of, kind="stable")
-    return Stream(n_items, items[order], neighbours[order], n_neighbours[order])
+    return Stream(n_items, items[order], numbers[order], neighbours[order], n_neighbours[order])
 
 
 def news_lengths(n_sessions: int) -> NDArray[np.int64]:

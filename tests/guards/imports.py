@@ -9,7 +9,8 @@ KERNELS_MAY = {"numpy", "numba", "math", "kernels"}
 # How kernels are compiled; and an instruction that only numba's llvmlite has a name for.
 KERNELS_FREE = {"kernels/policy.py", "kernels/prefetch.py"}
 RECORDS = "typing.NamedTuple"  # a tuple of arrays keeps a kernel's parameters few
-BASE = ("config", "settings", "clock", "deadline", "errors", "metrics", "logs", "http", "heap")
+PROCESS = ("logs", "http", "heap", "progress")
+BASE = ("config", "settings", "clock", "deadline", "errors", "metrics", *PROCESS)
 FOLDERS = ("sources", "windows", "training", "publishing")
 # Serving imports none of the daemon's side; what starts processes may start it.
 SERVING_MAY = (*BASE, "serving")
@@ -24,7 +25,7 @@ COMPOSERS = {
     "obstacles": 7,
     "doubts": 7,
     "daemon": 8,
-    "evaluate": 8,
+    "evaluation": 8,
     "demo": 9,
     "cli": 10,
     "__main__": 11,

@@ -14,6 +14,7 @@ MAY_WRITE = {
     "kernels/policy.py": "the compile cache is not state",
     "streamer/cli.py": "the null device, where a standard stream was closed",
     "streamer/demo.py": "a temporary directory for the state, made before and removed after",
+    "streamer/evaluation/command.py": "a temporary directory for what it needs meanwhile",
 }
 MAY_DRAW = {
     "state/durable.py": "a file's name while it is being written, which no state depends on",

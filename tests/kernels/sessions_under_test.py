@@ -7,7 +7,7 @@ import numpy as np
 from kernels import closing, sessions, windows
 from kernels.seen import Seen
 from kernels.table import places
-from kernels.tiles import Tiles
+from kernels.tiles import empty_tiles
 from tests.oracles import Click, Tile
 from tests.strategies import Idle
 
@@ -31,19 +31,6 @@ _COUNTS = {
 ROOM = 1 << 11
 
 
-def new_tiles(capacity, window):
-    return Tiles(
-        items=np.zeros(capacity, np.uint64),
-        sessions=np.zeros(capacity, np.uint64),
-        neighbours=np.zeros((capacity, 2 * window), np.uint64),
-        n_neighbours=np.zeros(capacity, np.int64),
-        weights=np.zeros(capacity, np.float32),
-        partitions=np.zeros(capacity, np.int64),
-        offsets=np.zeros(capacity, np.int64),
-        used=np.zeros(1, np.int64),
-    )
-
-
 def new_seen(capacity):
     room = places(capacity) if capacity else 0
     keys, slots = np.zeros(room, np.uint64), np.full(room, -1, np.int64)
@@ -51,7 +38,7 @@ def new_seen(capacity):
 
 
 def new_windows(n_partitions, room=ROOM):
-    counters = np.zeros(12, np.int64)
+    counters = np.zeros(windows.N_COUNTERS, np.int64)
     counters[[windows.FREE_WINDOW, windows.FREE_CLICK]] = -1
     partitions = np.zeros((n_partitions, windows.PARTITION_COLUMNS), np.int64)
     partitions[:, windows.WATERMARK] = windows.NEVER
@@ -60,7 +47,7 @@ def new_windows(n_partitions, room=ROOM):
         table_keys=np.zeros(2 * room, np.uint64),
         table_slots=np.full(2 * room, -1, np.int64),
         keys=np.zeros(room, np.uint64),
-        windows=np.zeros((room, 12), np.int64),
+        windows=np.zeros((room, windows.WINDOW_COLUMNS), np.int64),
         clicks=np.zeros((room, 5), np.int64),
         items=np.zeros(room, np.uint64),
         weights=np.zeros(room, np.float32),
@@ -89,7 +76,7 @@ class KernelSessions:
         self.arrays = new_windows(n_partitions, room)
         self.arrays.partitions[:, windows.TOPIC] = topics
         self.seen = new_seen(max_events)
-        self.buffer = new_tiles(capacity, rules.window)
+        self.buffer = empty_tiles(capacity, rules.window)
         self.tiles = []
         self.clicks = {}
         self.n_resumed = 0
@@ -141,7 +128,7 @@ class KernelSessions:
         n_open = int(counters[windows.OPEN])
         out = (
             np.zeros(n_open, np.uint64),
-            np.zeros((n_open, 5), np.int64),
+            np.zeros((n_open, 6), np.int64),
             np.zeros((n_kept, 3), np.int64),
             np.zeros(n_kept, np.uint64),
             np.zeros(n_kept, np.float32),
@@ -152,7 +139,7 @@ class KernelSessions:
     def open_windows(self):
         keys, spans, clicks, items, weights = self.collected()
         found, at = [], 0
-        for key, (start, end, kept, trained, partition) in zip(
+        for key, (start, end, kept, trained, partition, number) in zip(
             keys.tolist(), spans.tolist(), strict=True
         ):
             kept_clicks = tuple(
@@ -160,7 +147,7 @@ class KernelSessions:
                 for c in range(at, at + kept)
             )
             at += kept
-            found.append((key, start, end, trained, partition, kept_clicks))
+            found.append((key, start, end, trained, partition, number, kept_clicks))
         return sorted(found)
 
     def restored(self):
@@ -168,7 +155,7 @@ class KernelSessions:
         other = KernelSessions(self.rules, len(self.arrays.partitions), len(self.buffer.items))
         other.arrays.partitions[:, : windows.ROOT] = self.arrays.partitions[:, : windows.ROOT]
         windows.rebuild(other.arrays, self.rules, *self.collected())
-        for place in (*_COUNTS.values(), windows.HELD):
+        for place in (*_COUNTS.values(), windows.OPENED, windows.HELD):
             other.arrays.counters[place] = self.arrays.counters[place]
         other.clicks = dict(self.clicks)
         return other
@@ -180,10 +167,13 @@ class KernelSessions:
             assert click.item == tiles.items[t]
             assert click.key == tiles.sessions[t]
             assert click.weight == tiles.weights[t]
-            neighbours = tiles.neighbours[t, : tiles.n_neighbours[t]].tolist()
-            self.tiles.append(Tile(click, tuple(sorted(neighbours))))
+            assert click.time == tiles.times[t]
+            near, n_before = tiles.neighbours[t, : tiles.n_neighbours[t]], tiles.n_before[t]
+            before, after = tuple(near[:n_before].tolist()), tuple(near[n_before:].tolist())
+            number, n_own = int(tiles.numbers[t]), int(tiles.n_own[t])
+            self.tiles.append(Tile(click, number, before, after, n_own))
         if is_stuck and tiles.used[0] == 0:
-            self.buffer = new_tiles(2 * len(tiles.items), self.rules.window)
+            self.buffer = empty_tiles(2 * len(tiles.items), self.rules.window)
         tiles.used[0] = 0
 
 

@@ -15,7 +15,7 @@ def expected(tiles, sessions=None, group="partition"):
     found = PairSums(lambda click: getattr(click, group), key_of=lambda row: int(KEYS[row]))
     sessions = sessions or [0] * len(tiles)
     for (x, neighbours, _, partition, offset), key in zip(tiles, sessions, strict=True):
-        found.add([Tile(Click(key, x, 0, partition, offset), tuple(neighbours))])
+        found.add([Tile(Click(key, x, 0, partition, offset), 1, tuple(neighbours))])
     return found.found()
 
 

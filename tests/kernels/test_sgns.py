@@ -11,13 +11,15 @@ from kernels.pairs import Pairs
 from kernels.policy import config
 from kernels.scratch import AHEAD, padded, scratch
 from kernels.table import insert_many, places
-from kernels.tiles import Tiles
+from kernels.tiles import empty_tiles
+from state import shard
+from state.shard import MemorySettings
 from tests import oracles
 from tests.strategies import examples
 
 N_ROWS, WINDOW = 12, 4
 KEYS = np.arange(N_ROWS, dtype=np.uint64) * np.uint64(1 << 61) + np.arange(N_ROWS, dtype=np.uint64)
-HALF_LIVES = np.array([3.0, 50.0])
+MEMORY = MemorySettings((3.0, 50.0), 20.0, 4, 3, 16, 4)
 X = 0
 
 
@@ -42,7 +44,7 @@ class Net:
             input_accumulators=rng.uniform(0.01, 2, N_ROWS).astype(np.float32),
             output_accumulators=rng.uniform(0.01, 2, N_ROWS).astype(np.float32),
             clicks=np.zeros(N_ROWS, np.int64),
-            popularity=np.full((N_ROWS, 2), -np.inf),
+            memory=nothing_remembered(),
             accepted=np.zeros(1, np.int64),
         )
         entries = np.array(list(noise), np.int64)
@@ -55,7 +57,7 @@ class Net:
             dim=dim,
             negatives=learning.get("negatives", 5),
             passes=learning.get("passes", 1),
-            half_lives=HALF_LIVES,
+            half_lives=MEMORY.half_lives,
             partition_keys=np.array([11, 22], np.uint64),
         )
         self.pairs = new_pairs()
@@ -70,7 +72,8 @@ class Net:
 
     def run(self, tiles):
         kernel = sgns.train_tiles(self.learning.dim)
-        return kernel(tiles, self.rows, self.noise, self.pairs, self.learning, self.scratch)
+        learned = self.rows, self.noise, self.pairs, self.learning, self.scratch
+        return kernel(tiles, 0, int(tiles.used[0]), *learned)
 
     @property
     def drawn(self):
@@ -82,6 +85,12 @@ class Net:
         vectors = rows.inputs[:, :dim], rows.outputs[:, :dim]
         learned = (*vectors, rows.input_accumulators, rows.output_accumulators)
         return oracles.Model(*(one.astype(np.float64) for one in learned))
+
+
+def nothing_remembered():
+    memory = shard.new_memory(N_ROWS, MEMORY)
+    shard.forget(memory, np.arange(N_ROWS))
+    return memory
 
 
 def new_pairs(n_sessions=0):
@@ -101,19 +110,21 @@ def new_pairs(n_sessions=0):
 
 def as_tiles(tiles, sessions=None):
     n = len(tiles)
-    out = Tiles(
-        items=np.array([KEYS[x] for x, *_ in tiles], np.uint64),
-        sessions=np.array(sessions or [0] * n, np.uint64),
-        neighbours=np.zeros((n, 2 * WINDOW), np.uint64),
-        n_neighbours=np.array([len(neighbours) for _, neighbours, *_ in tiles], np.int64),
-        weights=np.array([weight for _, _, weight, _, _ in tiles], np.float32),
-        partitions=np.array([partition for *_, partition, _ in tiles], np.int64),
-        offsets=np.array([offset for *_, offset in tiles], np.int64),
-        used=np.array([n]),
-    )
-    for t, (_, neighbours, *_) in enumerate(tiles):
+    out = empty_tiles(n, WINDOW)
+    out.sessions[:] = sessions or 0
+    out.used[0] = n
+    for t, (x, neighbours, weight, partition, offset) in enumerate(tiles):
+        out.items[t], out.numbers[t] = KEYS[x], 1 + offset // 4
         out.neighbours[t, : len(neighbours)] = KEYS[list(neighbours)]
+        out.n_before[t] = out.n_neighbours[t] = len(neighbours)
+        out.weights[t], out.partitions[t], out.offsets[t] = weight, partition, offset
     return out
+
+
+def arrays_of(net):
+    """Every array of the rows, those that are remembered among them."""
+    learned = (one for one in net.rows if isinstance(one, np.ndarray))
+    return [*learned, *net.rows.memory]
 
 
 def expect(net, model, pairs, weight=1.0):
@@ -300,7 +311,7 @@ def test_tiles_are_trained_in_order_as_if_one_by_one():
     n_pairs = together.train_all(tiles)
 
     assert n_pairs == sum(one_by_one.train(*tile) for tile in tiles) == 60
-    for found, truth in zip(together.rows, one_by_one.rows, strict=True):
+    for found, truth in zip(arrays_of(together), arrays_of(one_by_one), strict=True):
         assert np.array_equal(found, truth)
     assert np.array_equal(together.noise.entries, one_by_one.noise.entries)
 
@@ -337,10 +348,10 @@ def test_popularity_counts_the_weights_of_clicks_against_the_accepted_clicks():
     net = Net()
     tiles = [(3, [], 2.0, 0, 0), (4, [], 1.0, 0, 1), (3, [1], 0.5, 0, 2), (4, [], 1.0, 0, 3)]
     net.train_all(tiles)
-    for h, half_life in enumerate(HALF_LIVES):
-        found = 2.0 ** (net.rows.popularity[3, h] - 4 / half_life)
+    for h, half_life in enumerate(MEMORY.popularity_half_lives):
+        found = 2.0 ** (net.rows.memory.popularity[3, h] - 4 / half_life)
         assert found == pytest.approx(oracles.decayed_count([(1, 2.0), (3, 0.5)], 4, half_life))
-    assert np.isneginf(net.rows.popularity[[X, 1]]).all()
+    assert np.isneginf(net.rows.memory.popularity[[X, 1]]).all()
 
 
 def test_great_scores_neither_overflow_nor_move_what_is_right_already():
@@ -374,3 +385,30 @@ def test_columns_that_pad_a_row_stay_zero():
 
     assert (net.rows.inputs[:, 6:] == 0).all()
     assert (net.rows.outputs[:, 6:] == 0).all()
+
+
+def test_a_click_follows_the_items_before_it_and_precedes_those_after():
+    net = Net()
+    tiles = as_tiles([(X, [4, 5, 6], 2.0, 0, 0)])
+    tiles.n_before[0] = 2
+    net.run(tiles)
+    memory = net.rows.memory
+    found = {
+        (row, int(then)): float(weight)
+        for row in range(N_ROWS)
+        for then, weight in zip(memory.followers[row], memory.follower_weights[row], strict=True)
+        if then >= 0
+    }
+    assert found == {(4, X): 2.0, (5, X): 1.0, (X, 6): 2.0}
+    assert memory.follower_times[[4, 5, X]].tolist() == [1, 1, 1]
+
+
+def test_a_session_holds_its_clicks_first_items_once():
+    net = Net()
+    for offset, x in enumerate((3, 4, 3)):
+        net.train(x, [], offset=offset)
+    net.train(5, [], offset=4)
+    memory = net.rows.memory
+    assert memory.session_items[1, : memory.session_sizes[1]].tolist() == [3, 4]
+    assert memory.session_items[2, : memory.session_sizes[2]].tolist() == [5]
+    assert memory.held_by[[3, 4, 5], 0].tolist() == [1, 1, 2]

@@ -10,11 +10,15 @@ LEARNED = (
     "output_accumulators",
     "clicks",
     "popularity",
+    "follower_weights",
+    "follower_times",
+    "held_by",
+    "n_held_by",
 )
 
 
 def by_id(sections):
-    """Return every item's values as bytes, bit for bit, and the noise table as ids."""
+    """Return every item's values as bytes, bit for bit; noise, followers and sessions as ids."""
     values = sections["store"].values
     per_shard = Vocabulary(values["max_items"], values["n_shards"]).rows_per_shard
     found, ids_of_rows = {}, {}
@@ -25,5 +29,17 @@ def by_id(sections):
             one = arrays["id_bytes"][start:end].tobytes()
             ids_of_rows[shard * per_shard + row] = one
             found[one] = [arrays[name][row].tobytes() for name in LEARNED]
+    for shard in range(values["n_shards"]):
+        for row, followers in enumerate(sections[shard_name(shard)].arrays["followers"].tolist()):
+            ids = [ids_of_rows.get(one) for one in followers]
+            found[ids_of_rows[shard * per_shard + row]].append(ids)
     noise = [ids_of_rows[row] for row in sections["noise"].arrays["entries"].tolist()]
-    return found, noise
+    recent = sections["recent_sessions"].arrays
+    sessions = {
+        number: [ids_of_rows[row] for row in rows[:size]]
+        for number, rows, size in zip(
+            *(recent[f"session_{what}"].tolist() for what in ("numbers", "items", "sizes")),
+            strict=True,
+        )
+    }
+    return found, noise, sessions

@@ -8,15 +8,21 @@ import pytest
 from kernels.pairs import Pairs
 from kernels.scratch import scratch
 from kernels.sgns import Learning
-from kernels.tiles import Tiles
+from kernels.tiles import empty_tiles
 from kernels.vocabulary import Ids
 from state.errors import ForeignCheckpoint
+from state.shard import MemorySettings
 from state.store import Store, StoreSettings
 from tests.state.stored import by_id
 from tests.state.test_vocabulary import ids, names
 
 SETTINGS = StoreSettings(
-    dim=8, max_items=200, n_shards=4, seed=3, noise_table_size=64, half_lives=(30.0, 500.0)
+    dim=8,
+    max_items=200,
+    n_shards=4,
+    seed=3,
+    noise_table_size=64,
+    memory=MemorySettings((30.0, 500.0), 100.0, 5, 6, 40, 4),
 )
 N_ITEMS, WINDOW, NEGATIVES = 60, 3, 4
 ALL = ids(*names(N_ITEMS))
@@ -27,7 +33,7 @@ LEARNING = Learning(
     dim=SETTINGS.dim,
     negatives=NEGATIVES,
     passes=2,
-    half_lives=np.array(SETTINGS.half_lives),
+    half_lives=SETTINGS.memory.half_lives,
     partition_keys=np.array([5], np.uint64),
 )
 SCRATCH = scratch(SETTINGS.dim, WINDOW, NEGATIVES, LEARNING.passes)
@@ -50,18 +56,12 @@ def train(store, begin, end):
         neighbours = [one for one in neighbours if one != x]
         wanted = np.array([x, *neighbours])
         store.admit(Ids(ALL.keys[wanted], ALL.starts[wanted], ALL.lengths[wanted], ALL.data))
-        tile = Tiles(
-            items=ALL.keys[[x]],
-            sessions=np.zeros(1, np.uint64),
-            neighbours=np.zeros((1, 2 * WINDOW), np.uint64),
-            n_neighbours=np.array([len(neighbours)]),
-            weights=np.ones(1, np.float32),
-            partitions=np.zeros(1, np.int64),
-            offsets=np.array([offset]),
-            used=np.array([1]),
-        )
+        tile = empty_tiles(1, WINDOW)
+        tile.items[0], tile.numbers[0] = ALL.keys[x], 1 + offset // 3
         tile.neighbours[0, : len(neighbours)] = ALL.keys[neighbours]
-        store.train(tile, new_pairs(), LEARNING, SCRATCH)
+        tile.n_before[0] = tile.n_neighbours[0] = len(neighbours)
+        tile.weights[0], tile.offsets[0], tile.used[0] = 1.0, offset, 1
+        store.train(tile, range(1), new_pairs(), LEARNING, SCRATCH)
 
 
 def new_pairs():
@@ -164,7 +164,7 @@ def test_a_newborn_is_uniform_with_a_width_of_32_over_the_dimension():
     assert np.abs(values).max() <= 0.5
     assert np.abs(values).max() > 0.49
     assert not store._rows.outputs[rows].any()
-    assert np.isneginf(store._rows.popularity[rows]).all()
+    assert np.isneginf(store._rows.memory.popularity[rows]).all()
 
 
 def test_admitting_again_changes_nothing():

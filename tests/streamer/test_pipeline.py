@@ -20,7 +20,7 @@ from streamer.sources.dead_letters import DeadLetters
 from streamer.sources.files import FileSource
 from streamer.windows.sessions import SessionWindows
 from tests import oracles
-from tests.state.stored import by_id
+from tests.state.stored import LEARNED, by_id
 from tests.streamer import streams
 
 N = 1500
@@ -81,6 +81,10 @@ def everything(pipeline):
             sections["pairs"].values,
         ),
         "event_ids": {name: one.tobytes() for name, one in sections["event_ids"].arrays.items()},
+        "quality": (
+            {name: one.tobytes() for name, one in sections["quality"].arrays.items()},
+            sections["quality"].values,
+        ),
         "offsets": pipeline.offsets.to_json(),
         "held": pipeline.windows.held,
     }
@@ -424,9 +428,10 @@ def test_types_are_filtered_and_counted_and_their_weights_count_in_popularity(
 
     assert one.ledger.filtered == {"unlisted_type": 2}
     assert (one.ledger.applied, one.missing) == (2, 0)
-    items, _ = by_id(one.cut().sections)
+    items, *_ = by_id(one.cut().sections)
     assert items.keys() == {b"of-view", b"of-buy"}
-    popularity = {item: np.frombuffer(values[-1])[-1] for item, values in items.items()}
+    at = LEARNED.index("popularity")
+    popularity = {item: np.frombuffer(values[at])[-1] for item, values in items.items()}
     # log2 of the weights, and one click's decay by a half-life of 50,000 clicks between them
     assert popularity[b"of-buy"] - popularity[b"of-view"] == pytest.approx(3, abs=1e-4)
     one._dead_letters.close()
@@ -546,7 +551,7 @@ def test_the_end_of_a_stream_leaves_sessions_to_be_continued_elsewhere(run, tmp_
 
     assert one.ledger.pairs == whole.ledger.pairs == 2 * (1 + 2 + 3)
     assert [row[:3] for row in one.pairs.by_partition()] == [["clicks", 0, 2], ["live", 0, 10]]
-    assert one.windows.counts() == dict.fromkeys(one.windows.counts(), 0)
+    assert one.windows.counts() == {**dict.fromkeys(one.windows.counts(), 0), "opened": 1}
     one._dead_letters.close()
 
 

@@ -3,23 +3,25 @@
 import numpy as np
 import pytest
 
-from kernels.tiles import Tiles
+from kernels.tiles import empty_tiles
 from kernels.vocabulary import Ids
 from state.offsets import Partition
 from state.sections import Section
 from state.store import Store, StoreSettings
+from streamer.settings.stream import Store as Bounds
 from streamer.settings.stream import Training
 from streamer.training.pairs import TrainedPairs
-from streamer.training.trainer import Trainer
+from streamer.training.trainer import Trainer, memory_settings
 from streamer.windows.watermark import Watermarks
 from tests import oracles
 
 PARTITION_KEYS = np.array([3, 4], np.uint64)
 SETTINGS = Training(dim=8, window=2, negatives=3, passes=1, noise_table_size=4)
+MEMORY = memory_settings(SETTINGS, Bounds(recent_sessions=16))
 
 
 def new_store():
-    return Store(StoreSettings(8, 20, 1, 1, 4, SETTINGS.popularity_half_lives), {}, "s")
+    return Store(StoreSettings(8, 20, 1, 1, 4, MEMORY), {}, "s")
 
 
 def no_pairs():
@@ -37,18 +39,13 @@ def ids(*pairs):
 
 
 def tile(item, neighbours=(), weight=1.0, partition=0, offset=0):
-    near = np.zeros((1, 2 * SETTINGS.window), np.uint64)
-    near[0, : len(neighbours)] = neighbours
-    return Tiles(
-        np.array([item], np.uint64),
-        np.array([77], np.uint64),
-        near,
-        np.array([len(neighbours)]),
-        np.array([weight], np.float32),
-        np.array([partition]),
-        np.array([offset]),
-        np.array([1]),
-    )
+    one = empty_tiles(1, SETTINGS.window)
+    one.items[0], one.sessions[0], one.numbers[0] = item, 77, 1
+    one.neighbours[0, : len(neighbours)] = neighbours
+    one.n_before[0] = one.n_neighbours[0] = len(neighbours)
+    one.weights[0], one.partitions[0], one.offsets[0] = weight, partition, offset
+    one.used[0] = 1
+    return one
 
 
 def trained(settings=SETTINGS, **where):

@@ -1,4 +1,4 @@
-"""How far a replay has got: a bar at a terminal, a line now and then elsewhere."""
+"""How far long work has got: a bar at a terminal, a line now and then elsewhere."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,14 +16,14 @@ LINE_SECONDS = 5.0  # and between two lines
 
 
 @contextmanager
-def progress(stream: TextIO, clock: Clock, total: int) -> Iterator[Show]:
+def progress(stream: TextIO, clock: Clock, total: int, what: str) -> Iterator[Show]:
     """Yield what is to be told how many of `total` records are done, as often as one likes."""
     if not stream.isatty():
-        yield _seldom(clock, LINE_SECONDS, _lines(stream, clock, total))
+        yield _seldom(clock, LINE_SECONDS, _lines(stream, clock, total, what))
         return
-    columns = TextColumn("replaying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(file=stream)) as bar:
-        task = bar.add_task("replaying", total=total)
+        task = bar.add_task(what, total=total)
 
         def show(done: int) -> None:
             bar.update(task, completed=done)
@@ -31,12 +31,12 @@ def progress(stream: TextIO, clock: Clock, total: int) -> Iterator[Show]:
         yield _seldom(clock, BAR_SECONDS, show)
 
 
-def _lines(stream: TextIO, clock: Clock, total: int) -> Show:
+def _lines(stream: TextIO, clock: Clock, total: int, what: str) -> Show:
     begun = clock.monotonic()
 
     def show(done: int) -> None:
         rate = done / max(clock.monotonic() - begun, 1e-9)
-        stream.write(f"replaying: {done:,} of {total:,} records, {rate:,.0f}/s\n")
+        stream.write(f"{what}: {done:,} of {total:,} records, {rate:,.0f}/s\n")
         stream.flush()
 
     return show

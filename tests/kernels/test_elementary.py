@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from kernels.sigmoid import sigmoid
+from kernels.elementary import sigmoid
 
 
 def test_it_is_the_logistic_function_to_within_three_ten_millionths():

@@ -1,11 +1,11 @@
 import io
 
-from streamer.replay.progress import LINE_SECONDS, progress
+from streamer.progress import LINE_SECONDS, progress
 
 
 def test_away_from_a_terminal_there_is_a_line_now_and_then(manual_clock):
     stream = io.StringIO()
-    with progress(stream, manual_clock, 40_000) as show:
+    with progress(stream, manual_clock, 40_000, "replaying") as show:
         for done in range(0, 40_000, 1000):
             manual_clock.advance(LINE_SECONDS / 10)
             show(done)
@@ -22,7 +22,7 @@ class Terminal(io.StringIO):
 
 def test_at_a_terminal_there_is_a_bar(manual_clock):
     stream = Terminal()
-    with progress(stream, manual_clock, 40_000) as show:
+    with progress(stream, manual_clock, 40_000, "replaying") as show:
         manual_clock.advance(1)
         show(10_000)
 

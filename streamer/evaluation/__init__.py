@@ -1,0 +1,1 @@
+"""Prequential evaluation over the daemon's own pipeline."""
