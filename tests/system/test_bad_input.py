@@ -317,6 +317,8 @@ def test_a_generation_that_is_not_there_is_named_beside_those_that_are(with_clic
 @pytest.mark.slow
 @pytest.mark.parametrize("n_bytes", [60_000, 240_000], ids=["of a generation", "of a version"])
 def test_a_disk_too_full_is_one_line_and_the_next_run_makes_up_for_it(with_clicks, n_bytes):
+    # So many shards that no part of a generation is as large as the vectors of a version.
+    with_clicks.configure({"store": {"n_shards": 16}})
     with largest_file(n_bytes):
         line = refused(with_clicks.run(), 4)
     is_committed = with_clicks.committed() == N
