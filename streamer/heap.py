@@ -1,4 +1,4 @@
-"""How the C library keeps memory: what is freed goes back to the system."""
+"""How memory is kept: what is freed goes back, what a cache holds it holds from the start."""
 
 import ctypes
 

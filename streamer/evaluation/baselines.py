@@ -9,6 +9,7 @@ from kernels import baselines as kernels
 from kernels import table
 from kernels.baselines import N_CLICKS, N_EDGES, Edges, Grid
 from kernels.tiles import Tiles
+from streamer.growing import grown
 from streamer.training.ranker import MAX_QUERY, MISSED
 
 HALF_LIVES = (4_000.0, 12_000.0, 40_000.0, 150_000.0, np.inf)  # in clicks
@@ -89,17 +90,11 @@ class CoOccurrence:
             return
         while room < needed:
             room *= 2
-        grown = {
-            name: _grown(getattr(edges, name), room)
+        larger = {
+            name: grown(getattr(edges, name), room)
             for name in ("following", "targets", "after", "before", "times", "shared")
         }
         keys, slots = np.zeros(2 * room, np.uint64), np.full(2 * room, -1, np.int64)
         used = edges.table_slots >= 0
         table.insert_many(keys, slots, edges.table_keys[used], edges.table_slots[used])
-        self._edges = edges._replace(table_keys=keys, table_slots=slots, **grown)
-
-
-def _grown(array: NDArray[np.generic], n: int) -> NDArray[np.generic]:
-    grown = np.zeros((n, *array.shape[1:]), array.dtype)
-    grown[: len(array)] = array
-    return grown
+        self._edges = edges._replace(table_keys=keys, table_slots=slots, **larger)

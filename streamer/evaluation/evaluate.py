@@ -267,6 +267,10 @@ def draw(at: Workplace, n_tests: int) -> Drawn:
             "expected clicks that follow another item of their session, found none in the last"
             f" {1 - WARM_UP:.0%} of {drawn.n_clicks} clicks"
         )
+        unusable = stream.pipeline.ledger.dead_lettered
+        if unusable:
+            reasons = ", ".join(f"{n} {reason}" for reason, n in unusable.most_common())
+            msg += f"; unusable records: {reasons}"
         raise ConfigError(msg)
     return drawn
 

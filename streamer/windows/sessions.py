@@ -13,6 +13,7 @@ from kernels import windows as layout
 from kernels.seen import Seen
 from kernels.tiles import Tiles, empty_tiles
 from state.sections import Section
+from streamer.growing import grown
 from streamer.settings.stream import Sessions
 from streamer.windows.watermark import Watermarks
 
@@ -180,12 +181,12 @@ class SessionWindows:
         windows = _room(len(a.keys), int(a.counters[layout.N_WINDOWS]) + n)
         clicks = _room(len(a.items), int(a.counters[layout.N_CLICKS]) + n)
         if windows > len(a.keys):
-            a = a._replace(keys=_grown(a.keys, windows), windows=_grown(a.windows, windows))
+            a = a._replace(keys=grown(a.keys, windows), windows=grown(a.windows, windows))
         if clicks > len(a.items):
             a = a._replace(
-                clicks=_grown(a.clicks, clicks),
-                items=_grown(a.items, clicks),
-                weights=_grown(a.weights, clicks),
+                clicks=grown(a.clicks, clicks),
+                items=grown(a.items, clicks),
+                weights=grown(a.weights, clicks),
             )
         self._arrays = a
         if 2 * windows > len(a.table_keys):
@@ -208,12 +209,6 @@ def _room(have: int, needed: int) -> int:
     while have < needed:
         have *= 2
     return have
-
-
-def _grown(array: NDArray[Any], n: int) -> NDArray[Any]:
-    grown = np.zeros((n, *array.shape[1:]), array.dtype)
-    grown[: len(array)] = array
-    return grown
 
 
 def _spans_in_order(lengths: NDArray[np.int64], order: NDArray[np.intp]) -> NDArray[np.int64]:

@@ -9,7 +9,7 @@ KERNELS_MAY = {"numpy", "numba", "math", "kernels"}
 # How kernels are compiled; and an instruction that only numba's llvmlite has a name for.
 KERNELS_FREE = {"kernels/policy.py", "kernels/prefetch.py"}
 RECORDS = "typing.NamedTuple"  # a tuple of arrays keeps a kernel's parameters few
-PROCESS = ("logs", "http", "heap", "progress")
+PROCESS = ("logs", "http", "heap", "progress", "growing")
 BASE = ("config", "settings", "clock", "deadline", "errors", "metrics", *PROCESS)
 FOLDERS = ("sources", "windows", "training", "publishing")
 # Serving imports none of the daemon's side; what starts processes may start it.

@@ -141,3 +141,9 @@ def test_a_file_in_which_nothing_follows_is_refused(workplace, tmp_path):
     rows = [{"user_id": f"u{n}", "item_id": "i", "ts": 10**12 + n} for n in range(50)]
     with pytest.raises(ConfigError, match="found none in the last 85% of 50 clicks"):
         draw(workplace(rows), 10)
+
+
+def test_records_that_are_unusable_are_told_where_nothing_can_be_tested(workplace):
+    rows = [{"user_id": "u", "item_id": f"i{n}", "ts": "soon"} for n in range(3)]
+    with pytest.raises(ConfigError, match="of 0 clicks; unusable records: 3 bad_time"):
+        draw(workplace(rows), 10)
